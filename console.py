@@ -1,0 +1,137 @@
+"""What a person sees: progress on stderr, tables on stdout. All text that comes from users is printed as it is."""
+
+import sys
+import time
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+from rich.text import Text
+
+
+def say(text: str) -> None:
+    """One line on stderr; control characters, which could drive the terminal, are shown escaped."""
+    sys.stderr.write(
+        "".join(letter if letter.isprintable() or letter == "\n" else repr(letter)[1:-1] for letter in text) + "\n"
+    )
+
+
+class Steps:
+    """Progress of some work on stderr: a bar with ETA on a terminal, else a line for every tenth."""
+
+    def __init__(self) -> None:
+        self._bar: Progress | None = None
+        self._task = TaskID(0)
+        self._what, self._total, self._done, self._begun = "", 0, 0, 0.0
+
+    def __enter__(self) -> "Steps":
+        if sys.stderr.isatty():
+            columns = (
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeElapsedColumn(),
+                TimeRemainingColumn(),
+            )
+            self._bar = Progress(*columns, console=Console(stderr=True))
+            self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def begin(self, what: str, total: int) -> None:
+        """Begin a stage of ``total`` steps."""
+        self._what, self._total, self._done, self._begun = what, total, 0, time.monotonic()
+        if self._bar is not None:
+            self._task = self._bar.add_task(what, total=total)
+
+    def reach(self, done: int) -> None:
+        """So many steps of the stage are done."""
+        if self._bar is not None:
+            self._bar.update(self._task, completed=done)
+        elif done * 10 // self._total > self._done * 10 // self._total:
+            left = (time.monotonic() - self._begun) / done * (self._total - done)
+            say(f"{self._what}: {done} of {self._total}, {left:.0f} s left")
+        self._done = done
+
+    def advance(self) -> None:
+        """One more step is done."""
+        self.reach(self._done + 1)
+
+
+def print_evaluation(document: dict) -> None:
+    """The figures of one run, overall and by group."""
+    columns = ("classes", "clips", "acc1", "acc5", "class_average", "map")
+    table = Table("", *(Text(name, justify="right") for name in columns), title=_title(document))
+    for name, summary in {"overall": document["overall"], **document["groups"]}.items():
+        if summary["classes"]:
+            table.add_row(Text(name), *(Text(_figure(summary[column]), justify="right") for column in columns))
+    _print(table, _footnotes([document], document))
+
+
+def print_comparison(document: dict) -> None:
+    """One row a way of training, each figure with its 95 % interval; below it the differences from the first row."""
+    table = Table("", "seeds", *(Text(name) for name in document["metrics"]), title=f"{document['split']} split")
+    for row in document["rows"]:
+        seeds = str(len(row["seeds"]))
+        table.add_row(Text(row["name"]), seeds, *(_interval(row["figures"][metric]) for metric in document["metrics"]))
+        if row.get("difference"):
+            cells = [_interval(row["difference"][metric], signed=True) for metric in document["metrics"]]
+            table.add_row(Text("  minus the first row", style="dim"), "", *cells)
+    notes = _footnotes(document["rows"], document)
+    notes.append(
+        "[low, high]: 95 % bootstrap interval over seeds and clips; a difference that may be 0 is no evidence."
+    )
+    if document["warning"]:
+        notes.insert(0, f"NOT COMPARABLE: {document['warning']}")
+    _print(table, notes)
+
+
+def _title(document: dict) -> Text:
+    how = f"{document['head']} {document['balance']}, seed {document['seed']}, epoch {document['epoch']}"
+    return Text(f"{how}, {document['split']} split")
+
+
+def _footnotes(rows: Sequence[dict], document: dict) -> list[str]:
+    """What a reader must know to trust the figures."""
+    notes = [f"groups: {document['groups_rule']}", f"epoch: {', '.join(sorted({row['selection'] for row in rows}))}"]
+    failed, looks = max(row["failed"] for row in rows), max(row["looks"] for row in rows)
+    if failed:
+        notes.append(f"{failed} of {document['clips']} clips have no features and are scored lowest")
+    notes.append(
+        f"{document['split']} split opened {looks} time{'s' if looks > 1 else ''} a run, {document['clips']} clips"
+    )
+    return notes
+
+
+def _figure(value: float | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.3f}" if isinstance(value, float) else str(value)
+
+
+def _interval(figure: dict, signed: bool = False) -> Text:
+    if figure["value"] is None:
+        return Text("-")
+    sign = "+" if signed else ""
+    text = f"{figure['value']:{sign}.3f}"
+    return Text(text if figure["low"] is None else f"{text}\n[{figure['low']:{sign}.3f}, {figure['high']:{sign}.3f}]")
+
+
+def _print(table: Table, notes: Sequence[str]) -> None:
+    console = Console(highlight=False)
+    width = console.width if console.is_terminal else max(console.width, 200)
+    console.print(table, width=width if console.is_terminal else None)
+    for note in notes:
+        console.print(Text(note))

@@ -1,0 +1,98 @@
+"""Files that survive a crash: written whole or not at all, and owned by one process at a time."""
+
+import contextlib
+import fcntl
+import json
+import os
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from .errors import EnvironmentFault, InUse
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in ``folder`` durable (a rename is only safe once its folder is synced)."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def publish(temporary: Path, final: Path) -> None:
+    """Sync a finished temporary file and give it its final name, in one step that a crash cannot halve."""
+    descriptor = os.open(temporary, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    os.replace(temporary, final)
+    sync_folder(final.parent)
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write ``content`` to ``path`` whole or not at all.
+
+    Raises:
+        EnvironmentFault: When the disk is full or the folder cannot be written; the old file is then untouched.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with naming_faults(path, len(content)):
+        try:
+            temporary.write_bytes(content)
+            publish(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, document: object) -> None:
+    """Write ``document`` as indented JSON, whole or not at all."""
+    write_bytes(path, (json.dumps(document, indent=2, allow_nan=False) + "\n").encode())
+
+
+def make_folder(folder: Path) -> None:
+    """Make ``folder`` and its parents, with a clear error where that is not allowed."""
+    with naming_faults(folder, 0):
+        folder.mkdir(parents=True, exist_ok=True)
+
+
+@contextlib.contextmanager
+def naming_faults(path: Path, needed: int) -> Iterator[None]:
+    """Turn an ``OSError`` into an ``EnvironmentFault`` that names the path, the cause and the bytes needed."""
+    try:
+        yield
+    except OSError as error:
+        size = f" ({needed} bytes needed)" if needed else ""
+        raise EnvironmentFault(
+            f"{path}: cannot be written{size}: {error.strerror or error}. Free space or choose another folder, "
+            f"then run the same command."
+        ) from error
+
+
+@contextlib.contextmanager
+def owned(path: Path, what: str) -> Iterator[None]:
+    """Hold the lock file ``path`` for this process; the kernel lets go of it when the process ends, however it ends.
+
+    Raises:
+        InUse: When another process holds it; the text names that process, its machine and since when.
+    """
+    with naming_faults(path, 0):
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InUse(f"{what} is in use by {_read_owner(descriptor)}. Wait for it to end, or stop it.") from None
+        os.ftruncate(descriptor, 0)
+        os.pwrite(
+            descriptor, f"process {os.getpid()} on {socket.gethostname()} since {time.strftime('%F %T')}".encode(), 0
+        )
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _read_owner(descriptor: int) -> str:
+    return os.pread(descriptor, 200, 0).decode(errors="replace") or "another process"

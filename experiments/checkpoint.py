@@ -1,0 +1,52 @@
+"""The state of an interrupted training in one safetensors file: no pickle, whole or not at all."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save
+from torch import nn
+
+from ..durable import write_bytes
+
+if TYPE_CHECKING:
+    from .fit import Progress
+
+
+def save_checkpoint(
+    path: Path, head: nn.Module, optimiser: torch.optim.Optimizer, generator: torch.Generator, progress: "Progress"
+) -> None:
+    """Write head, best head, optimiser state, both generators and the history."""
+    tensors = {f"head.{name}": tensor for name, tensor in head.state_dict().items()}
+    tensors |= {f"best.{name}": tensor for name, tensor in progress.best.items()}
+    for index, state in optimiser.state_dict()["state"].items():
+        tensors |= {f"optimiser.{index}.{key}": tensor for key, tensor in state.items()}
+    tensors |= {"generator": generator.get_state(), "global_generator": torch.get_rng_state()}
+    facts = {key: value for key, value in vars(progress).items() if key != "best"}
+    write_bytes(path, save(tensors, metadata={"progress": json.dumps(facts)}))
+
+
+def load_checkpoint(
+    path: Path, head: nn.Module, optimiser: torch.optim.Optimizer, generator: torch.Generator, progress: "Progress"
+) -> None:
+    """Put everything back as ``save_checkpoint`` found it."""
+    with safe_open(path, framework="pt") as file:
+        metadata = file.metadata()
+        tensors = {name: file.get_tensor(name) for name in file.keys()}
+    head.load_state_dict(_under(tensors, "head."))
+    state: dict[int, dict] = {}
+    for name, tensor in _under(tensors, "optimiser.").items():
+        index, key = name.split(".", 1)
+        state.setdefault(int(index), {})[key] = tensor
+    optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
+    generator.set_state(tensors["generator"])
+    torch.set_rng_state(tensors["global_generator"])
+    for key, value in json.loads(metadata["progress"]).items():
+        setattr(progress, key, value)
+    progress.best = _under(tensors, "best.")
+
+
+def _under(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

@@ -1,0 +1,90 @@
+"""A split's features and targets in memory, batched by index operations."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..errors import StoreMismatch
+from ..manifest import Clip, Manifest
+from ..store import FeatureStore
+
+
+@dataclass(frozen=True)
+class ClipSet:
+    """The clips of one split that have features."""
+
+    ids: tuple[str, ...]
+    features: Tensor  #: ``(frames, D)`` float16, all clips behind one another.
+    offsets: Tensor  #: ``(clips + 1,)`` int64: clip ``i`` has the rows ``offsets[i]`` up to ``offsets[i + 1]``.
+    targets: Tensor  #: ``(clips, C)`` float32 multi-hot.
+    failed: tuple[Clip, ...]  #: clips of the split that could not be extracted.
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def batch(
+        self, clips: Tensor, frames: int | None = None, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """The rows of some clips, padded to the longest.
+
+        Args:
+            clips: Indices ``(B,)``.
+            frames: Rows to draw at random from each clip, with replacement, in time order; ``None`` takes all rows.
+            generator: Where the draws come from.
+
+        Returns:
+            Features ``(B, T, D)`` float32 and mask ``(B, T)`` bool, true where a row exists.
+        """
+        first, lengths = self.offsets[clips], (self.offsets[1:] - self.offsets[:-1])[clips]
+        if frames is None:
+            places = torch.arange(int(lengths.max())).expand(len(clips), -1)
+            mask = places < lengths[:, None]
+            places = places.minimum(lengths[:, None] - 1)
+        else:
+            draws = torch.rand((len(clips), frames), generator=generator)
+            places = (draws * lengths[:, None]).long().minimum(lengths[:, None] - 1).sort(dim=1).values
+            mask = torch.ones_like(places, dtype=torch.bool)
+        return self.features[first[:, None] + places].float(), mask
+
+    def statistics(self) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation over all rows, each ``(D,)`` float32; a constant column has deviation 1."""
+        rows = self.features.double()
+        deviation = rows.std(dim=0, unbiased=False)
+        return rows.mean(dim=0).float(), torch.where(deviation > 1e-6, deviation, torch.ones_like(deviation)).float()
+
+
+def load_clips(store: FeatureStore, manifest: Manifest, split: str) -> ClipSet:
+    """Read one split into memory; every clip's bytes are checked against their digest.
+
+    Raises:
+        StoreMismatch: When clips of the split were never extracted.
+        StoreDamaged: When a clip's bytes are not what was written.
+    """
+    clips = manifest.split(split)
+    present = [clip for clip in clips if clip.clip_id in store]
+    absent = [clip for clip in clips if clip.clip_id not in store]
+    failures = store.failures() if absent else {}
+    if unknown := [clip for clip in absent if clip.clip_id not in failures]:
+        raise StoreMismatch(
+            f"{store.folder}: lacks {len(unknown)} of the {len(clips)} {split} clips of {manifest.path}, such as "
+            f"{unknown[0].clip_id!r}. Run `longreel extract {manifest.path} {store.folder}` with the store's options."
+        )
+    features, offsets = store.read([clip.clip_id for clip in present])
+    return ClipSet(
+        ids=tuple(clip.clip_id for clip in present),
+        features=torch.from_numpy(features),
+        offsets=torch.from_numpy(offsets),
+        targets=multi_hot(present, manifest.classes),
+        failed=tuple(absent),
+    )
+
+
+def multi_hot(clips: Sequence[Clip], classes: Sequence[str]) -> Tensor:
+    """Targets ``(clips, C)`` float32: one for each label of a clip, else zero."""
+    place = {name: index for index, name in enumerate(classes)}
+    targets = torch.zeros((len(clips), len(classes)))
+    for row, clip in enumerate(clips):
+        targets[row, [place[label] for label in clip.labels]] = 1.0
+    return targets

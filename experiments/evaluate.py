@@ -1,0 +1,127 @@
+"""Evaluating a run on a split. The test split is opened once; later calls give what was found then."""
+
+import json
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+
+from ..durable import owned, write_json
+from ..errors import LongreelError, RunMismatch
+from ..manifest import Manifest, read_manifest
+from ..store import FeatureStore
+from .clips import load_clips, multi_hot
+from .fit import score_clips
+from .metrics import as_json, evaluate_scores
+from .runs import load_head, read_config, read_scores, write_scores
+
+
+def evaluate_run(folder: Path, split: str = "test") -> dict:
+    """Score a split with the run's chosen head and compute its metrics.
+
+    Clips that could not be extracted are scored as the lowest and counted. The evaluation is kept in the run's
+    folder; the split is not opened again while it is there.
+
+    Args:
+        folder: A finished run.
+        split: ``val`` or ``test``.
+
+    Returns:
+        The document that ``longreel evaluate --json`` prints.
+
+    Raises:
+        RunMismatch: When the run has not finished, or manifest or store have changed since.
+    """
+    config = read_config(folder)
+    if split not in ("val", "test"):
+        raise LongreelError(f"a run is evaluated on val or test, not on {split!r}.")
+    kept = folder / f"evaluation-{split}.json"
+    if kept.exists():
+        return json.loads(kept.read_text())
+    with owned(folder / ".lock", str(folder)):
+        manifest = _read_same_manifest(folder, config)
+        if not manifest.split(split):
+            raise LongreelError(f"{manifest.path}: has no {split} clips.")
+        looks = _log_look(folder, split)
+        scores, ids = _score_split(folder, config, manifest, split)
+        write_scores(folder / f"scores-{split}.safetensors", scores, ids)
+        document = _make_document(folder, config, manifest, split, scores) | {"looks": looks}
+        write_json(kept, document)
+        return document
+
+
+def _read_same_manifest(folder: Path, config: dict) -> Manifest:
+    manifest = read_manifest(Path(config["manifest"]), Path(config["root"]))
+    if manifest.digest != config["manifest_digest"]:
+        raise RunMismatch(
+            f"{folder}: {config['manifest']} has changed since the training. Train again, or restore the manifest."
+        )
+    return manifest
+
+
+def _log_look(folder: Path, split: str) -> int:
+    """Note that the split is opened; how often it has been, this time included."""
+    path = folder / "looks.jsonl"
+    with open(path, "a+", encoding="utf-8") as file:
+        file.write(json.dumps({"split": split, "time": time.strftime("%FT%T%z")}) + "\n")
+        file.seek(0)
+        return sum(json.loads(line)["split"] == split for line in file)
+
+
+def _score_split(folder: Path, config: dict, manifest: Manifest, split: str) -> tuple[np.ndarray, list[str]]:
+    """Logits of every clip of the split in the manifest's order, minus infinity where there are no features."""
+    store = FeatureStore(config["store"])
+    if asdict(store.spec) != config["spec"]:
+        raise RunMismatch(
+            f"{folder}: {config['store']} is not the store it was trained on. Train again, or restore the store."
+        )
+    clips = load_clips(store, manifest, split)
+    row_of = {clip_id: row for row, clip_id in enumerate(clips.ids)}
+    ids = [clip.clip_id for clip in manifest.split(split)]
+    scores = np.full((len(ids), len(manifest.classes)), -np.inf, dtype=np.float32)
+    there = [place for place, clip_id in enumerate(ids) if clip_id in row_of]
+    if there:
+        scores[there] = score_clips(load_head(folder, config), clips)
+    return scores, ids
+
+
+def _make_document(folder: Path, config: dict, manifest: Manifest, split: str, scores: np.ndarray) -> dict:
+    targets = multi_hot(manifest.split(split), manifest.classes).numpy() > 0
+    evaluation = evaluate_scores(scores, targets, config["groups"]["members"])
+    figures = evaluation.classes
+    result = json.loads((folder / "result.json").read_text())
+    return {
+        "run": folder.name,
+        "split": split,
+        "head": config["head"],
+        "balance": config["balance"],
+        "seed": config["fit"]["seed"],
+        "epoch": result["epoch"],
+        "selection": result["selection"],
+        **as_json(evaluation),
+        "groups_rule": config["groups"]["rule"],
+        "classes": {
+            name: {
+                "train_clips": config["counts"][index],
+                "clips": int(figures.positives[index]),
+                "accuracy": _number(figures.accuracy[index]),
+                "ap": _number(figures.ap[index]),
+            }
+            for index, name in enumerate(config["classes"])
+        },
+        "clips": len(scores),
+        "failed": int(np.isneginf(scores).all(axis=1).sum()),
+    }
+
+
+def _number(value: float) -> float | None:
+    return None if np.isnan(value) else float(value)
+
+
+def load_scored(folder: Path, split: str) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """Scores ``(N, C)``, targets ``(N, C)`` bool and ids of an evaluated split."""
+    config = read_config(folder)
+    scores, ids = read_scores(folder / f"scores-{split}.safetensors")
+    manifest = _read_same_manifest(folder, config)
+    return scores, multi_hot(manifest.split(split), manifest.classes).numpy() > 0, ids

@@ -1,0 +1,218 @@
+"""A run: one training as a folder, with its resolved configuration, history, head, scores and provenance."""
+
+import json
+import platform
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save as save_arrays
+from safetensors.torch import load_file, save
+
+from .. import __version__
+from ..balance import choose_method, count_training_clips, make_groups
+from ..durable import make_folder, owned, write_bytes, write_json
+from ..errors import LongreelError, ManifestError, RunMismatch, unknown
+from ..heads import Standardised, build_head
+from ..manifest import Manifest, read_manifest
+from ..store import FeatureStore
+from .clips import ClipSet, load_clips
+from .fit import SELECTIONS, FitSettings, Progress, fit, score_clips
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """Everything that a run's result depends on, as the user gave it."""
+
+    store: Path
+    manifest: Path
+    root: Path | None = None
+    head: str = "nonlinear"
+    balance: str = "ce"
+    groups: str = "gen2balance"
+    standardise: bool = True
+    fit: FitSettings = field(default_factory=FitSettings)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What ``train_run`` tells of a finished run."""
+
+    folder: Path
+    epoch: int  #: the chosen one, counted from 1.
+    selection: str
+    val: float | None  #: the selected metric on val at that epoch.
+    failed: dict[str, int]  #: clips without features: absent from training, scored lowest in val.
+
+
+def train_run(folder: Path, settings: TrainSettings, on_epoch: Callable[[dict], None] = lambda row: None) -> Trained:
+    """Train a head on a store. The same call goes on where an interrupted one stopped, and ends in the same weights.
+
+    Raises:
+        RunMismatch: When the folder holds a run of another configuration.
+        InUse: When another process is training there.
+        StoreMismatch: When clips of the manifest were never extracted.
+    """
+    loss = choose_method(settings.balance)
+    if settings.fit.select not in SELECTIONS:
+        raise unknown("selection metric", settings.fit.select, SELECTIONS)
+    manifest = read_manifest(settings.manifest, settings.root)
+    if not manifest.split("train"):
+        raise ManifestError(f"{settings.manifest}: has no training clips. Give some rows the split train.")
+    counts = count_training_clips(manifest)
+    groups = make_groups(settings.groups, manifest.classes, counts)
+    store = FeatureStore(settings.store)
+    train = load_clips(store, manifest, "train")
+    if missing := [name for name, n in zip(manifest.classes, train.targets.sum(dim=0), strict=True) if n == 0]:
+        raise LongreelError(
+            f"class {missing[0]!r} has no training clip left, all of them failed. "
+            f"See `longreel store info {settings.store}`."
+        )
+    val = load_clips(store, manifest, "val") if manifest.split("val") else None
+    config = _resolve(settings, manifest, store, train, val) | {"groups": asdict(groups), "counts": counts}
+    make_folder(folder)
+    with owned(folder / ".lock", str(folder)):
+        _claim(folder, config)
+        if (folder / "result.json").exists():
+            return _read_result(folder)
+        torch.manual_seed(settings.fit.seed)
+        mean, deviation = train.statistics()
+        if not settings.standardise:
+            mean, deviation = torch.zeros_like(mean), torch.ones_like(deviation)
+        head = build_head(settings.head, store.spec.dim, len(manifest.classes), mean, deviation)
+        checkpoint = folder / "checkpoint.safetensors"
+        progress = fit(
+            head, loss, torch.tensor(counts, dtype=torch.float32), train, val, settings.fit, checkpoint, on_epoch
+        )
+        _finish(folder, head, progress, manifest, train, val, settings.fit.select)
+        checkpoint.unlink(missing_ok=True)
+        return _read_result(folder)
+
+
+def _resolve(
+    settings: TrainSettings, manifest: Manifest, store: FeatureStore, train: ClipSet, val: ClipSet | None
+) -> dict:
+    """The configuration with everything that defaults, files and the machine decided."""
+    document = asdict(settings) | {
+        "store": str(settings.store.resolve()),
+        "manifest": str(settings.manifest.resolve()),
+        "root": str(manifest.root),
+        "classes": list(manifest.classes),
+        "manifest_digest": manifest.digest,
+        "store_digest": store.digest([*train.ids, *(val.ids if val else ())]),
+        "spec": asdict(store.spec),
+        "threads": torch.get_num_threads(),
+    }
+    return json.loads(json.dumps(document))
+
+
+def _claim(folder: Path, config: dict) -> None:
+    """Make the folder this configuration's, or check that it already is."""
+    path = folder / "config.json"
+    if not path.exists():
+        if stray := [entry.name for entry in folder.iterdir() if not entry.name.startswith(".")]:
+            raise RunMismatch(f"{folder}: is not empty and no run ({stray[0]}). Give a new folder with --out.")
+        write_json(path, config)
+        return
+    found = json.loads(path.read_text())
+    if found != config:
+        key, mine, theirs = next(_differences(found, config))
+        raise RunMismatch(
+            f"{folder}: holds another run: {key} is {mine!r} there, {theirs!r} now. Give another folder with --out."
+        )
+
+
+def _differences(found: dict, wanted: dict):
+    for key in sorted(found.keys() | wanted.keys()):
+        mine, theirs = found.get(key), wanted.get(key)
+        if isinstance(mine, dict) and isinstance(theirs, dict):
+            yield from ((f"{key}.{inner}", *rest) for inner, *rest in _differences(mine, theirs))
+        elif mine != theirs:
+            yield key, mine, theirs
+
+
+def _finish(
+    folder: Path,
+    head: Standardised,
+    progress: Progress,
+    manifest: Manifest,
+    train: ClipSet,
+    val: ClipSet | None,
+    select: str,
+) -> None:
+    """Write the run's files; ``result.json`` comes last and marks the run as finished."""
+    write_bytes(folder / "head.safetensors", save(head.state_dict()))
+    if val is not None:
+        write_scores(folder / "scores-val.safetensors", score_clips(head, val), val.ids)
+    write_json(folder / "history.json", progress.history)
+    write_json(folder / "provenance.json", _provenance())
+    write_json(
+        folder / "result.json",
+        {
+            "epoch": progress.best_epoch,
+            "selection": f"best val {select}" if val is not None else "last epoch (no val split)",
+            "val": progress.best_value if val is not None else None,
+            "failed": {"train": len(train.failed), "val": len(val.failed) if val else 0},
+        },
+    )
+
+
+def _read_result(folder: Path) -> Trained:
+    return Trained(folder, **json.loads((folder / "result.json").read_text()))
+
+
+def _provenance() -> dict:
+    packages = ("torch", "numpy", "safetensors", "h5py")
+    return {
+        "versions": {"longreel": __version__} | {name: version(name) for name in packages},
+        "python": platform.python_version(),
+        "machine": platform.platform(),
+        "processor": platform.processor() or platform.machine(),
+        "finished": time.strftime("%FT%T%z"),
+    }
+
+
+def write_scores(path: Path, scores: np.ndarray, ids: Sequence[str]) -> None:
+    """Keep logits ``(clips, C)`` together with the clips' ids."""
+    write_bytes(path, save_arrays({"scores": np.ascontiguousarray(scores)}, metadata={"ids": json.dumps(list(ids))}))
+
+
+def read_scores(path: Path) -> tuple[np.ndarray, list[str]]:
+    """The logits and ids that ``write_scores`` kept."""
+    try:
+        with safe_open(path, framework="numpy") as file:
+            return file.get_tensor("scores"), json.loads(file.metadata()["ids"])
+    except (OSError, SafetensorError) as error:
+        raise RunMismatch(f"{path}: cannot be read ({error}). Remove it and evaluate again.") from None
+
+
+def read_config(folder: Path) -> dict:
+    """The resolved configuration of a finished run.
+
+    Raises:
+        RunMismatch: When the folder is no run, or its training has not finished.
+    """
+    try:
+        config = json.loads((folder / "config.json").read_text())
+    except (OSError, ValueError):
+        raise RunMismatch(
+            f"{folder}: is not a run. Make one with `longreel train STORE MANIFEST --out {folder}`."
+        ) from None
+    if not (folder / "result.json").exists():
+        raise RunMismatch(f"{folder}: its training has not finished. Run the same `longreel train` command again.")
+    return config
+
+
+def load_head(folder: Path, config: dict) -> Standardised:
+    """The trained head of a run, on raw features."""
+    tensors = load_file(folder / "head.safetensors")
+    head = build_head(
+        config["head"], config["spec"]["dim"], len(config["classes"]), tensors["mean"], tensors["deviation"]
+    )
+    head.load_state_dict(tensors)
+    return head

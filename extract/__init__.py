@@ -1,0 +1,18 @@
+"""From clips to a store: decoding in killable workers, preprocessing, frozen backbones."""
+
+from .backbones import BACKBONES, Backbone, load_backbone
+from .pipeline import Extraction, Plan, Slice, extract_clips, parse_slice, plan_extraction
+from .sampling import Sampling
+
+__all__ = [
+    "BACKBONES",
+    "Backbone",
+    "Extraction",
+    "Plan",
+    "Sampling",
+    "Slice",
+    "extract_clips",
+    "load_backbone",
+    "parse_slice",
+    "plan_extraction",
+]

@@ -1,0 +1,190 @@
+"""Frozen image models of the transformers library: one feature row a frame."""
+
+import hashlib
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from ...errors import EnvironmentFault, LongreelError
+from ..preprocessing import Preprocessing
+from ..sampling import Sampling
+
+BATCH = 8  #: frames a forward pass; small batches are fastest on a CPU, and one fixed shape keeps the bits.
+RESAMPLE = {2: "bilinear", 3: "bicubic"}  #: the numbers are Pillow's.
+
+
+@dataclass(frozen=True)
+class Normalisation:
+    """``(pixel * rescale - mean) / std`` on each colour channel."""
+
+    rescale: float
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def __str__(self) -> str:
+        return f"x * {self.rescale:.6g}, mean {self.mean}, std {self.std}"
+
+    def apply(self, frames: Tensor) -> Tensor:
+        """uint8 frames ``(B, H, W, 3)`` -> float32 ``(B, 3, H, W)``, channels last in memory."""
+        scaled = (frames.float() * self.rescale - torch.tensor(self.mean)) / torch.tensor(self.std)
+        return scaled.permute(0, 3, 1, 2)
+
+
+class ImageModel:
+    """A loaded model and its preprocessing; a ``Backbone``."""
+
+    window = 1
+    sampling = Sampling(frames=16)
+
+    def __init__(
+        self,
+        name: str,
+        model: nn.Module,
+        weights: str,
+        preprocessing: Preprocessing,
+        normalise: Normalisation,
+        pooler: bool,
+    ) -> None:
+        self.name = name
+        self.weights = weights
+        self.preprocessing = preprocessing
+        self.normalisation = str(normalise)
+        self._normalise = normalise
+        self._pooler = pooler
+        self._model = model.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+        blank = np.zeros((1, preprocessing.height, preprocessing.width, 3), dtype=np.uint8)
+        self.dim = self(blank).shape[1]
+
+    @torch.inference_mode()
+    def __call__(self, frames: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """``(T, H, W, 3)`` uint8 -> ``(T, D)`` float32, in padded batches of 8."""
+        rows = []
+        for first in range(0, len(frames), BATCH):
+            batch = torch.zeros((BATCH, *frames.shape[1:]), dtype=torch.uint8)
+            part = torch.from_numpy(frames[first : first + BATCH].copy())
+            batch[: len(part)] = part
+            rows.append(self._embed(self._normalise.apply(batch))[: len(part)])
+        return torch.cat(rows).float().numpy()
+
+    def _embed(self, pixels: Tensor) -> Tensor:
+        """One vector a frame: the model's own pooled output where its weights have one, else class token or mean."""
+        if hasattr(self._model, "get_image_features"):
+            output = self._model.get_image_features(pixel_values=pixels)
+            return output if isinstance(output, Tensor) else output.pooler_output
+        output = self._model(pixel_values=pixels)
+        if self._pooler and getattr(output, "pooler_output", None) is not None:
+            return output.pooler_output.flatten(1)
+        hidden = output.last_hidden_state
+        return hidden.mean(dim=(2, 3)) if hidden.ndim == 4 else hidden[:, 0]
+
+
+def load_image_model(folder: Path) -> ImageModel:
+    """Load a frozen image model from a local folder. No code of the folder is ever run, and no pickle is read.
+
+    Raises:
+        LongreelError: When the folder is not an image model.
+        EnvironmentFault: When its weights cannot be loaded.
+    """
+    config = _read_json(folder / "config.json")
+    geometry, normalise = read_preprocessing(_read_json(folder / "preprocessor_config.json"), folder)
+    if "auto_map" in config:
+        raise LongreelError(
+            f"{folder}: config.json asks for code of its own, which is never run. Use a model that transformers knows."
+        )
+    from transformers import AutoModel
+
+    try:
+        model, info = AutoModel.from_pretrained(
+            folder,
+            local_files_only=True,
+            use_safetensors=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+            dtype=torch.float32,
+        )
+    except (OSError, ValueError, RuntimeError, ImportError) as error:
+        raise EnvironmentFault(
+            f"{folder}: transformers cannot load it: {' '.join(str(error).split())[:400]}"
+        ) from error
+    missing = sorted(info["missing_keys"])
+    if unfilled := [key for key in missing if "pooler" not in key]:
+        raise EnvironmentFault(
+            f"{folder}: the weights lack {len(unfilled)} of the model's tensors, such as {unfilled[0]!r}."
+        )
+    return ImageModel(folder.resolve().name, model, _fingerprint(folder), geometry, normalise, pooler=not missing)
+
+
+def fetch_revision(name: str) -> Path:
+    """The local folder of ``owner/model@commit``, fetched from the hub once.
+
+    Raises:
+        LongreelError: When the revision is not a full commit hash: a branch may change under a store.
+        EnvironmentFault: When it cannot be fetched.
+    """
+    repository, _, revision = name.rpartition("@")
+    if not re.fullmatch(r"[0-9a-f]{40}", revision):
+        raise LongreelError(f"{name}: {revision!r} is not a commit. Pin one: owner/model@<40 hex digits>.")
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(repository, revision=revision, allow_patterns=["*.json", "*.safetensors"]))
+    except Exception as error:  # the hub client raises many kinds, all of them mean: not to be had
+        reason = " ".join(str(error).split())[:300]
+        raise EnvironmentFault(
+            f"{name}: cannot be fetched ({reason}). Check the network, or give a local folder."
+        ) from error
+
+
+def read_preprocessing(config: dict, folder: Path) -> tuple[Preprocessing, Normalisation]:
+    """Geometry and normalisation from a ``preprocessor_config.json``.
+
+    Raises:
+        LongreelError: When it asks for something that we do not do.
+    """
+    size = config.get("size")
+    size = {"height": size, "width": size} if isinstance(size, int) else size or {}
+    crop = config.get("crop_size") if config.get("do_center_crop", "crop_size" in config) else None
+    crop = {"height": crop, "width": crop} if isinstance(crop, int) else crop
+    resample = config.get("resample", 2)
+    short_side = size.get("shortest_edge")
+    target = crop or size
+    if "height" not in target or "width" not in target or resample not in RESAMPLE:
+        raise LongreelError(
+            f"{folder}/preprocessor_config.json: size {size}, crop {crop}, resample {resample} is not understood. "
+            f"Expected a crop or size with height and width, and resample 2 (bilinear) or 3 (bicubic)."
+        )
+    if crop and short_side is None and size != crop:
+        raise LongreelError(
+            f"{folder}/preprocessor_config.json: a crop {crop} after a resize to {size} is not understood."
+        )
+    geometry = Preprocessing(target["height"], target["width"], short_side, RESAMPLE[resample])
+    plain = not config.get("do_normalize", True)
+    return geometry, Normalisation(
+        rescale=config.get("rescale_factor", 1 / 255) if config.get("do_rescale", True) else 1.0,
+        mean=(0.0, 0.0, 0.0) if plain else tuple(config["image_mean"]),
+        std=(1.0, 1.0, 1.0) if plain else tuple(config["image_std"]),
+    )
+
+
+def _read_json(path: Path) -> dict:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise LongreelError(
+            f"{path}: cannot be read ({error}). Expected a folder as transformers saves it, with that file."
+        ) from None
+
+
+def _fingerprint(folder: Path) -> str:
+    """SHA-256 over the configuration and every weight file."""
+    total = hashlib.sha256()
+    for path in [folder / "config.json", *sorted(folder.glob("*.safetensors"))]:
+        with open(path, "rb") as file:
+            total.update(hashlib.file_digest(file, "sha256").digest())
+    return total.hexdigest()

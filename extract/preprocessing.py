@@ -1,0 +1,80 @@
+"""From a decoded frame to what a backbone sees: resize and crop, in one place, the same for every decoder.
+
+numpy only, since it runs in the decode workers. Normalising is the backbone's first layer (it costs nothing there).
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def _triangle(x: NDArray) -> NDArray:
+    return np.maximum(0.0, 1.0 - np.abs(x))
+
+
+def _cubic(x: NDArray) -> NDArray:
+    """Keys' cubic convolution kernel with a = -1/2 (IEEE Trans. ASSP 1981, eq. 15)."""
+    x = np.abs(x)
+    inner = 1.5 * x**3 - 2.5 * x**2 + 1.0
+    outer = -0.5 * x**3 + 2.5 * x**2 - 4.0 * x + 2.0
+    return np.where(x < 1.0, inner, np.where(x < 2.0, outer, 0.0))
+
+
+#: kernel and its half width in output pixels.
+FILTERS = {"bilinear": (_triangle, 1.0), "bicubic": (_cubic, 2.0)}
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """The geometry a backbone asks for: ``(height, width)``, reached by one antialiased resize and a centre crop.
+
+    Without ``short_side`` the whole frame is squashed to the size. With it, the frame's shorter side becomes
+    ``short_side``, the longer one follows, and the centre is cut out.
+    """
+
+    height: int
+    width: int
+    short_side: int | None = None
+    filter: str = "bilinear"
+
+    def __str__(self) -> str:
+        if self.short_side is None:
+            return f"{self.filter} to {self.height}x{self.width}"
+        return f"{self.filter} to short side {self.short_side}, centre {self.height}x{self.width}"
+
+    def apply(self, frame: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Resize and crop one RGB frame, ``(H, W, 3)`` -> ``(height, width, 3)``."""
+        height, width = frame.shape[:2]
+        full_height, full_width = self._resized(height, width)
+        down = _weights(height, full_height, self.height, self.filter)  # (height, H)
+        across = _weights(width, full_width, self.width, self.filter)  # (width, W)
+        rows = down @ frame.reshape(height, width * 3).astype(np.float32)  # (height, W * 3)
+        columns = rows.reshape(self.height, width, 3).transpose(1, 0, 2).reshape(width, self.height * 3)
+        image = (across @ columns).reshape(self.width, self.height, 3).transpose(1, 0, 2)
+        return np.clip(np.rint(image), 0, 255).astype(np.uint8)
+
+    def _resized(self, height: int, width: int) -> tuple[int, int]:
+        """The size before the crop; never smaller than the crop."""
+        if self.short_side is None:
+            return self.height, self.width
+        short = min(height, width)
+        resized = (self.short_side * height // short, self.short_side * width // short)
+        return max(resized[0], self.height), max(resized[1], self.width)
+
+
+@lru_cache(maxsize=64)
+def _weights(size: int, resized: int, cropped: int, filter_name: str) -> NDArray[np.float32]:
+    """The matrix that resizes a line of ``size`` pixels to ``resized`` and keeps the ``cropped`` in the middle.
+
+    The kernel is widened by the reduction factor (antialiasing), as Pillow does.
+    """
+    kernel, half_width = FILTERS[filter_name]
+    scale = size / resized
+    stretch = max(scale, 1.0)
+    first = (resized - cropped) // 2
+    centres = (np.arange(first, first + cropped) + 0.5) * scale  # (cropped,)
+    distance = np.arange(size) + 0.5 - centres[:, None]  # (cropped, size)
+    weights = np.where(np.abs(distance) < half_width * stretch, kernel(distance / stretch), 0.0)
+    return (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)

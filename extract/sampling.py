@@ -1,0 +1,53 @@
+"""Which moments of a clip become frames: asked for in seconds, never in frame numbers."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import LongreelError
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """Either ``fps`` frames a second, or ``frames`` evenly spaced ones. Exactly one of the two is given."""
+
+    fps: float | None = None
+    frames: int | None = None
+
+    def __post_init__(self) -> None:
+        if (self.fps is None) == (self.frames is None):
+            raise LongreelError("give either --fps or --frames, not both.")
+        if (self.fps or self.frames or 0) <= 0 or (self.fps or 0) > 1000:
+            raise LongreelError(
+                f"sampling must be above 0 (and at most 1000 frames a second), got {self.fps or self.frames}."
+            )
+
+    def __str__(self) -> str:
+        return f"{self.fps:g} fps" if self.fps is not None else f"{self.frames} frames"
+
+    def times(self, start: float, end: float) -> NDArray[np.float64]:
+        """The wanted moments of the span ``[start, end)``, in seconds, increasing.
+
+        By ``fps``: ``start + k / fps``. By ``frames``: the middles of that many equal segments.
+        """
+        span = end - start
+        if self.fps is not None:
+            count = max(1, int(np.ceil(span * self.fps - 1e-6)))
+            return start + np.arange(count) / self.fps
+        assert self.frames is not None
+        return start + (np.arange(self.frames) + 0.5) * span / self.frames
+
+
+def shown_at(seconds: NDArray[np.float64], times: NDArray[np.float64]) -> NDArray[np.int64]:
+    """The frame that a player shows at each time: the last one that has begun.
+
+    Args:
+        seconds: Begin of every frame, ``(n,)``, increasing.
+        times: Wanted moments, increasing.
+
+    Returns:
+        Indices into ``seconds``, increasing, each once; a moment before the first frame gives the first.
+    """
+    last = np.searchsorted(seconds, times + 1e-6, side="right") - 1
+    return np.unique(np.maximum(last, 0))

@@ -1,0 +1,88 @@
+"""The decode worker: a process of its own that can be killed, fed with clips over a socket.
+
+Messages are JSON, a ``frames`` message is followed by the raw pixels. Nothing is pickled.
+"""
+
+import ctypes
+import hashlib
+import json
+import os
+import resource
+import signal
+import sys
+from multiprocessing.connection import Connection
+
+import av
+import numpy as np
+
+from .preprocessing import Preprocessing
+from .sampling import Sampling
+from .video import Undecodable, choose_decoder, choose_frames, decode_frames, open_video
+
+PR_SET_PDEATHSIG = 1
+
+
+def serve(descriptor: int, memory_bytes: int) -> None:
+    """Answer tasks from the parent until it closes the connection."""
+    if sys.platform == "linux":  # a worker hung inside a decoder must not outlive its parent
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_DATA, (memory_bytes, memory_bytes))
+    av.logging.set_level(av.logging.ERROR)
+    connection = Connection(descriptor)
+    while True:
+        try:
+            task = json.loads(connection.recv_bytes())
+        except EOFError:
+            return
+        try:
+            _answer(connection, task)
+        except Undecodable as error:
+            _send(connection, kind="failed", reason=str(error))
+        except MemoryError:
+            _send(connection, kind="failed", reason=f"needs more than {memory_bytes >> 20} MiB of memory")
+
+
+def _answer(connection: Connection, task: dict) -> None:
+    """Decode one clip: a header message, frames, and an end message with what was reached."""
+    video = open_video(task["path"])
+    wanted = choose_frames(video, Sampling(**task["sampling"]), task["start"], task["end"])
+    _send(connection, kind="header", duration=video.duration)
+    preprocessing = Preprocessing(**task["preprocessing"])
+    decoders = choose_decoder(video, task["decoder"])
+    for decoder in decoders:
+        try:
+            got = clean = 0
+            for chunk in decode_frames(video, decoder, wanted.frames):
+                pixels = np.stack([preprocessing.apply(frame) for frame in chunk.frames])
+                _send(connection, kind="frames", seconds=video.seconds[chunk.indices].tolist(), shape=pixels.shape)
+                connection.send_bytes(pixels.tobytes())
+                got += len(chunk.frames)
+                clean += len(chunk.frames) - chunk.damaged
+            break
+        except Undecodable:
+            if decoder == decoders[-1]:
+                raise
+            _send(connection, kind="restart")
+    if got == 0:
+        raise Undecodable("none of the wanted frames can be decoded")
+    status = os.stat(task["path"])
+    with open(task["path"], "rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    _send(
+        connection,
+        kind="end",
+        decoder=decoder,
+        fraction=wanted.present * clean / len(wanted.frames),
+        size=status.st_size,
+        mtime_ns=status.st_mtime_ns,
+        sha256=digest,
+    )
+
+
+def _send(connection: Connection, **message: object) -> None:
+    connection.send_bytes(json.dumps(message).encode())
+
+
+if __name__ == "__main__":
+    serve(int(sys.argv[1]), int(sys.argv[2]))

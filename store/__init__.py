@@ -1,0 +1,21 @@
+"""The store: cached features of one backbone and one sampling, a folder of sealed shards (docs/store-format.md)."""
+
+from .ledger import Failure, append_failure, read_failures
+from .reader import FeatureStore, describe_store
+from .records import ClipFeatures, Origin, Spec
+from .verify import Verification, verify_store
+from .writer import ShardWriter
+
+__all__ = [
+    "ClipFeatures",
+    "Failure",
+    "FeatureStore",
+    "Origin",
+    "ShardWriter",
+    "Spec",
+    "Verification",
+    "append_failure",
+    "describe_store",
+    "read_failures",
+    "verify_store",
+]

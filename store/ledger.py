@@ -1,0 +1,52 @@
+"""The ledger of clips that could not be extracted: one JSON line each, appended and synced."""
+
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from ..durable import naming_faults
+from ..errors import StoreDamaged
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why one clip has no features."""
+
+    clip_id: str
+    path: str
+    reason: str
+    stderr: str = ""  #: the last lines that the decoder wrote.
+    size: int = -1  #: of the video file, so that a mended file is tried again; -1 when there was none.
+    mtime_ns: int = -1
+
+
+def append_failure(folder: Path, slice_name: str, failure: Failure) -> None:
+    """Add one line to the slice's ledger, durably. A line torn by a crash is cut off first."""
+    path = folder / f"failed-{slice_name}.jsonl"
+    line = json.dumps(asdict(failure)).encode() + b"\n"
+    with naming_faults(path, len(line)):
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            whole = path.read_bytes().rfind(b"\n") + 1
+            os.ftruncate(descriptor, whole)
+            os.pwrite(descriptor, line, whole)
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def read_failures(folder: Path) -> dict[str, Failure]:
+    """The last failure of each clip, over all slices. A clip that was extracted since is still listed here."""
+    failures = {}
+    for path in sorted(folder.glob("failed-*.jsonl")):
+        *lines, _torn = path.read_bytes().split(b"\n")
+        for number, line in enumerate(lines, 1):
+            try:
+                failure = Failure(**json.loads(line))
+            except (ValueError, TypeError) as error:
+                raise StoreDamaged(
+                    f"{path}:{number}: is not a ledger line ({error}). Remove the line; its clip is tried again."
+                ) from None
+            failures[failure.clip_id] = failure
+    return failures

@@ -1,0 +1,122 @@
+"""Reading a store: eager facts, lazy arrays, nothing is ever written."""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import StoreDamaged, StoreMismatch
+from .ledger import Failure, read_failures
+from .records import ClipFeatures, Origin, Spec, combine_digests
+from .shard import Shard, read_shard, shard_paths
+
+
+class FeatureStore:
+    """The clips of a store by id; of a clip that was extracted again, the newest.
+
+    ``len``, ``in``, iteration over the ids and ``store[clip_id]`` work as with a dict.
+
+    Raises:
+        StoreMismatch: When the folder is no store, or its shards were made in different ways.
+        StoreDamaged: When a shard cannot be read.
+    """
+
+    def __init__(self, folder: Path | str) -> None:
+        self.folder = Path(folder)
+        paths = shard_paths(self.folder)
+        if not paths:
+            raise StoreMismatch(
+                f"{self.folder}: is not a store, or has no clip yet. "
+                f"Make it with `longreel extract MANIFEST {self.folder}`."
+            )
+        self.shards: tuple[Shard, ...] = tuple(map(read_shard, paths))
+        self.spec: Spec = self.shards[0].spec
+        for shard in self.shards:
+            if different := self.spec.differences(shard.spec):
+                raise StoreMismatch(
+                    f"{shard.path}: was made otherwise than {self.shards[0].path.name}: {different[0]}. "
+                    f"Keep one kind a store."
+                )
+        self._places = {clip_id: (shard, index) for shard in self.shards for index, clip_id in enumerate(shard.ids)}
+        self.ids: tuple[str, ...] = tuple(self._places)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __contains__(self, clip_id: object) -> bool:
+        return clip_id in self._places
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._places)
+
+    def __getitem__(self, clip_id: str) -> ClipFeatures:
+        shard, index = self._places[clip_id]
+        return shard.clip(index)
+
+    def __enter__(self) -> "FeatureStore":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Drop the memory maps; the operating system frees them with the last array that points into them."""
+        for shard in self.shards:
+            shard.__dict__.pop("features", None)
+
+    def origin(self, clip_id: str) -> Origin:
+        """The file and decoder that a clip's features came from."""
+        shard, index = self._places[clip_id]
+        return shard.origin(index)
+
+    def failures(self) -> dict[str, Failure]:
+        """The clips that could not be extracted and are not in the store."""
+        return {clip_id: failure for clip_id, failure in read_failures(self.folder).items() if clip_id not in self}
+
+    def digest(self, clip_ids: Sequence[str] | None = None) -> str:
+        """One digest over the given clips (all of them if ``None``), as written; ``verify_store`` checks the bytes."""
+        places = self._places.values() if clip_ids is None else [self._places[clip_id] for clip_id in clip_ids]
+        return combine_digests(shard.digest(index) for shard, index in places)
+
+    def read(self, clip_ids: Sequence[str]) -> tuple[NDArray[np.float16], NDArray[np.int64]]:
+        """All rows of the given clips in one array, checked against their digests.
+
+        Returns:
+            Features ``(frames, D)`` float16 and offsets ``(clips + 1,)``: clip ``i`` has the rows from
+            ``offsets[i]`` up to ``offsets[i + 1]``.
+
+        Raises:
+            StoreDamaged: When a clip's bytes are not what was written.
+        """
+        places = [self._places[clip_id] for clip_id in clip_ids]
+        lengths = [int(np.diff(shard.columns["offsets"][index : index + 2])[0]) for shard, index in places]
+        offsets = np.cumsum([0, *lengths])
+        features = np.empty((offsets[-1], self.spec.dim), dtype=np.float16)
+        for place, (clip_id, (shard, index)) in enumerate(zip(clip_ids, places, strict=True)):
+            clip = shard.clip(index)
+            if clip.digest(clip_id) != shard.digest(index):
+                raise StoreDamaged(
+                    f"{shard.path}: clip {clip_id!r} is damaged. Run `longreel store verify {self.folder}`."
+                )
+            features[offsets[place] : offsets[place + 1]] = clip.features
+        return features, offsets
+
+
+def describe_store(folder: Path) -> dict:
+    """The document that ``longreel store info --json`` prints."""
+    store = FeatureStore(folder)
+    origins = [store.origin(clip_id) for clip_id in store]
+    failures = store.failures()
+    return {
+        "spec": asdict(store.spec),
+        "clips": len(store),
+        "frames": sum(len(store[clip_id].seconds) for clip_id in store),
+        "shards": len(store.shards),
+        "bytes": sum(shard.path.stat().st_size for shard in store.shards),
+        "decoders": dict(Counter(origin.decoder for origin in origins)),
+        "partial": {
+            clip_id: origin.fraction for clip_id, origin in zip(store, origins, strict=True) if origin.fraction < 1.0
+        },
+        "failed": {clip_id: failure.reason for clip_id, failure in failures.items()},
+        "digest": store.digest(),
+    }

@@ -1,0 +1,166 @@
+"""One sealed shard: a plain HDF5 file whose name carries the digest of its own bytes, so that any change shows."""
+
+import hashlib
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import StoreDamaged, StoreMismatch
+from .records import ClipFeatures, Origin, Spec
+
+FORMAT = "longreel-store"
+VERSION = 1
+NAME = re.compile(r"(\d{6,})-([0-9a-f]{32})\.h5")
+#: dataset -> (dtype, shape behind the first axis); ``D`` stands for the feature width.
+COLUMNS = {
+    "features": ("<f2", ("D",)),
+    "seconds": ("<f8", ()),
+    "offsets": ("<i8", ()),
+    "digest": ("|u1", (32,)),
+    "fraction": ("<f8", ()),
+    "decoder": ("|S16", ()),
+    "file_size": ("<i8", ()),
+    "file_mtime_ns": ("<i8", ()),
+    "file_sha256": ("|u1", (32,)),
+}
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A sealed shard's clips; everything is in memory but the features, which stay a memory map."""
+
+    path: Path
+    sequence: int  #: of two shards that hold the same clip, the one with the higher sequence counts.
+    spec: Spec
+    ids: tuple[str, ...]
+    columns: dict[str, NDArray]
+    data_offset: int  #: byte at which the contiguous ``features`` begin.
+
+    @cached_property
+    def features(self) -> np.memmap:
+        """All rows of the shard, ``(frames, D)`` float16, read-only, nothing read yet."""
+        rows = int(self.columns["offsets"][-1])
+        return np.memmap(self.path, dtype="<f2", mode="r", offset=self.data_offset, shape=(rows, self.spec.dim))
+
+    def clip(self, index: int) -> ClipFeatures:
+        rows = slice(*self.columns["offsets"][index : index + 2])
+        return ClipFeatures(self.features[rows], self.columns["seconds"][rows])
+
+    def origin(self, index: int) -> Origin:
+        column = self.columns
+        return Origin(
+            decoder=column["decoder"][index].decode(),
+            fraction=float(column["fraction"][index]),
+            size=int(column["file_size"][index]),
+            mtime_ns=int(column["file_mtime_ns"][index]),
+            sha256=bytes(column["file_sha256"][index]).hex(),
+        )
+
+    def digest(self, index: int) -> bytes:
+        """The clip's digest as written; ``clip(index).digest(id)`` is what the bytes give now."""
+        return bytes(self.columns["digest"][index])
+
+
+def shard_paths(folder: Path) -> list[Path]:
+    """The sealed shards of a store, in the order in which they were begun."""
+    found = [path for path in folder.glob("*.h5") if NAME.fullmatch(path.name)]
+    return sorted(found, key=lambda path: (int(path.name.split("-")[0]), path.name))
+
+
+def hash_file(path: Path) -> str:
+    """The 128-bit BLAKE2b digest that stands in a shard's name, over every byte of the file."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+
+
+def write_shard_file(path: Path, spec: Spec, clips: dict[str, tuple[ClipFeatures, Origin]], provenance: str) -> None:
+    """Write an HDF5 file with these clips; the caller seals it."""
+    features = [clip.features for clip, _ in clips.values()]
+    origins = [origin for _, origin in clips.values()]
+    values = {
+        "features": np.concatenate(features),
+        "seconds": np.concatenate([clip.seconds for clip, _ in clips.values()]),
+        "offsets": np.cumsum([0, *map(len, features)]),
+        "digest": [list(clip.digest(clip_id)) for clip_id, (clip, _) in clips.items()],
+        "fraction": [origin.fraction for origin in origins],
+        "decoder": [origin.decoder.encode() for origin in origins],
+        "file_size": [origin.size for origin in origins],
+        "file_mtime_ns": [origin.mtime_ns for origin in origins],
+        "file_sha256": [list(bytes.fromhex(origin.sha256)) for origin in origins],
+    }
+    with h5py.File(path, "w") as file:
+        file.attrs.update({"format": FORMAT, "version": VERSION, "spec": spec.as_json(), "provenance": provenance})
+        file.create_dataset("ids", data=list(clips), dtype=h5py.string_dtype())
+        for name, (dtype, _) in COLUMNS.items():
+            file.create_dataset(name, data=np.asarray(values[name], dtype=dtype))
+
+
+def read_shard(path: Path, sequence: int | None = None) -> Shard:
+    """Open a shard, refusing anything that a sealed shard cannot hold.
+
+    ``sequence`` is for a shard that has no final name yet; otherwise the name gives it.
+
+    Raises:
+        StoreDamaged: When the file is no readable shard; links, external and virtual data are never followed.
+        StoreMismatch: When a newer longreel wrote it.
+    """
+    with _naming_damage(path), h5py.File(path, "r", locking=False) as file:
+        if file.attrs["format"] != FORMAT:
+            raise ValueError(f"format is {file.attrs['format']!r}")
+        if file.attrs["version"] > VERSION:
+            raise StoreMismatch(
+                f"{path}: has store format {file.attrs['version']}, this longreel reads up to {VERSION}. Update it."
+            )
+        spec = Spec.from_json(file.attrs["spec"])
+        ids = tuple(text.decode() for text in _plain_dataset(file, "ids")[:])
+        datasets = {name: _plain_dataset(file, name) for name in COLUMNS}
+        columns = {name: dataset[:] for name, dataset in datasets.items() if name != "features"}
+        data_offset = datasets["features"].id.get_offset()
+        for name, (dtype, tail) in COLUMNS.items():
+            wanted = tuple(spec.dim if axis == "D" else axis for axis in tail)
+            if datasets[name].dtype != dtype or datasets[name].shape[1:] != wanted:
+                raise ValueError(f"{name} is {datasets[name].shape} of {datasets[name].dtype}")
+        _check_lengths(ids, columns, datasets["features"])
+        number = int(path.name.split("-")[0]) if sequence is None else sequence
+        return Shard(path, number, spec, ids, columns, data_offset)
+
+
+def _plain_dataset(file: h5py.File, name: str) -> h5py.Dataset:
+    """A dataset whose bytes lie in this very file, contiguous and unfiltered."""
+    if not isinstance(file.get(name, getlink=True), h5py.HardLink):
+        raise ValueError(f"{name} is missing or a link out of the file")
+    dataset = file[name]
+    if not isinstance(dataset, h5py.Dataset) or dataset.is_virtual or dataset.external or dataset.chunks is not None:
+        raise ValueError(f"{name} is not one contiguous dataset within the file")
+    if dataset.nbytes > file.id.get_filesize():
+        raise ValueError(f"{name} claims {dataset.nbytes} bytes, more than the file has")
+    return dataset
+
+
+def _check_lengths(ids: tuple[str, ...], columns: dict[str, NDArray], features: h5py.Dataset) -> None:
+    offsets = columns["offsets"]
+    if len(offsets) != len(ids) + 1 or offsets[0] != 0 or (np.diff(offsets) < 1).any() or offsets[-1] != len(features):
+        raise ValueError("offsets do not cut the features into one piece a clip")
+    if len(columns["seconds"]) != len(features):
+        raise ValueError("seconds are not one a feature row")
+    for name in set(columns) - {"offsets", "seconds"}:
+        if len(columns[name]) != len(ids):
+            raise ValueError(f"{name} has {len(columns[name])} entries for {len(ids)} clips")
+
+
+@contextmanager
+def _naming_damage(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, KeyError, ValueError, TypeError, RuntimeError, UnicodeDecodeError) as error:
+        raise StoreDamaged(
+            f"{path}: is not a whole shard ({error}). Run `longreel store verify {path.parent}`; move the damaged file "
+            f"away and run the extraction again to make its clips anew."
+        ) from error

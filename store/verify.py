@@ -1,0 +1,54 @@
+"""Checking that every byte of a store is what was written."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ..errors import StoreDamaged, StoreMismatch
+from .records import combine_digests
+from .shard import NAME, Shard, hash_file, read_shard, shard_paths
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What a check of all shards found."""
+
+    shards: int
+    clips: int  #: whole clips, each counted once.
+    digest: str  #: over the whole clips, computed from their bytes as they are now.
+    damaged: list[dict] = field(
+        default_factory=list
+    )  #: ``shard``, ``problem`` and the ``clips`` it touches, where known.
+
+
+def verify_store(folder: Path) -> Verification:
+    """Read every shard: the digest of all its bytes against its name, and each clip against its own digest.
+
+    Raises:
+        StoreMismatch: When the folder holds no shard.
+    """
+    paths = shard_paths(folder)
+    if not paths:
+        raise StoreMismatch(
+            f"{folder}: is not a store, or has no clip yet. Make it with `longreel extract MANIFEST {folder}`."
+        )
+    digests: dict[str, bytes] = {}
+    damaged = []
+    for path in paths:
+        try:
+            shard = read_shard(path)
+        except StoreDamaged as error:
+            damaged.append({"shard": path.name, "problem": str(error), "clips": []})
+            continue
+        whole, broken = _check_clips(shard)
+        digests.update(whole)
+        if broken or hash_file(path) != NAME.fullmatch(path.name).group(2):
+            problem = "clips are not what was written" if broken else "bytes beside the features were changed"
+            damaged.append({"shard": path.name, "problem": problem, "clips": broken or list(shard.ids)})
+    return Verification(len(paths), len(digests), combine_digests(digests.values()), damaged)
+
+
+def _check_clips(shard: Shard) -> tuple[dict[str, bytes], list[str]]:
+    """The digests of the whole clips, and the ids of the others."""
+    found = {clip_id: shard.clip(index).digest(clip_id) for index, clip_id in enumerate(shard.ids)}
+    broken = [clip_id for index, clip_id in enumerate(shard.ids) if found[clip_id] != shard.digest(index)]
+    return {clip_id: digest for clip_id, digest in found.items() if clip_id not in broken}, broken

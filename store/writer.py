@@ -1,0 +1,80 @@
+"""Writing a store: clips gather in memory and are sealed, a shard at a time, so a crash costs at most the open one."""
+
+import os
+import time
+from pathlib import Path
+
+from ..durable import naming_faults, publish
+from ..errors import StoreDamaged
+from .records import ClipFeatures, Origin, Spec
+from .shard import hash_file, read_shard, shard_paths, write_shard_file
+
+SHARD_CLIPS = 64
+SHARD_SECONDS = 60.0
+
+
+class ShardWriter:
+    """Adds clips to a store folder; use it in a ``with`` block, which seals what is left, also on an interruption.
+
+    Args:
+        folder: The store.
+        spec: What all clips of the store share.
+        slice_name: Tells apart the temporary files of writers that share the folder.
+        provenance: JSON text with versions and machine, kept in each shard.
+    """
+
+    def __init__(self, folder: Path, spec: Spec, *, slice_name: str = "1of1", provenance: str = "{}") -> None:
+        self.folder = folder
+        self.spec = spec
+        self.provenance = provenance
+        self.sealed = 0
+        self._temporary = folder / f".open-{slice_name}.tmp"
+        self._clips: dict[str, tuple[ClipFeatures, Origin]] = {}
+        self._begun = time.monotonic()
+
+    def __enter__(self) -> "ShardWriter":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.seal()
+
+    def add(self, clip_id: str, clip: ClipFeatures, origin: Origin) -> None:
+        """Take one clip; seals the shard when it has 64 clips or is 60 seconds old."""
+        if clip.features.shape[1] != self.spec.dim:
+            raise ValueError(f"{clip_id}: features are {clip.features.shape[1]} wide, the store holds {self.spec.dim}")
+        if not self._clips:
+            self._begun = time.monotonic()
+        self._clips[clip_id] = (clip, origin)
+        if len(self._clips) >= SHARD_CLIPS or time.monotonic() - self._begun > SHARD_SECONDS:
+            self.seal()
+
+    def seal(self) -> None:
+        """Write the gathered clips as one shard: temporary file, sync, read back, rename, sync the folder.
+
+        Raises:
+            EnvironmentFault: When it cannot be written; no half-written shard is ever visible.
+        """
+        if not self._clips:
+            return
+        needed = sum(clip.features.nbytes + clip.seconds.nbytes for clip, _ in self._clips.values())
+        sequence = 1 + max((int(path.name.split("-")[0]) for path in shard_paths(self.folder)), default=0)
+        with naming_faults(self.folder, needed):
+            try:
+                write_shard_file(self._temporary, self.spec, self._clips, self.provenance)
+                self._check_written(sequence)
+                publish(self._temporary, self.folder / f"{sequence:06d}-{hash_file(self._temporary)}.h5")
+            finally:
+                self._temporary.unlink(missing_ok=True)
+        self._clips = {}
+        self.sealed += 1
+
+    def _check_written(self, sequence: int) -> None:
+        descriptor = os.open(self._temporary, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        shard = read_shard(self._temporary, sequence)
+        for index, clip_id in enumerate(shard.ids):
+            if shard.clip(index).digest(clip_id) != self._clips[clip_id][0].digest(clip_id):
+                raise StoreDamaged(f"{self._temporary}: {clip_id!r} reads back otherwise than written. Check the disk.")
