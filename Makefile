@@ -1,8 +1,10 @@
-# Needs python3 and make, nothing else. PYTHON chooses the interpreter, VENV the folder of the environment.
+# Needs python3 and make, nothing else. PYTHON chooses the interpreter, VENV the folder of the environment;
+# QUIET= shows what pip does.
 PYTHON ?= python3
 VENV ?= .venv
+QUIET ?= -qq
 ARGS ?=
-PIP = $(VENV)/bin/python -m pip --disable-pip-version-check -qq
+PIP = $(VENV)/bin/python -m pip --disable-pip-version-check $(QUIET)
 INSTALL = $(PIP) install --constraint constraints.txt --editable
 
 .PHONY: help demo test lint format types clean
@@ -52,4 +54,5 @@ $(VENV)/installed-test: pyproject.toml constraints.txt | $(VENV)/bin/python
 	@touch $(VENV)/installed $@
 
 $(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "longreel needs Python 3.11 or newer: make PYTHON=python3.11 ...")'
 	$(PYTHON) -m venv $(VENV)

@@ -121,9 +121,9 @@ def train(
     head: Annotated[str, typer.Option(help="Head.")] = "nonlinear",
     balance: Annotated[str, typer.Option(help="Balance method: ce, bce or balanced-softmax.")] = "ce",
     seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
-    epochs: Annotated[int, typer.Option(min=1, help="Passes over the training clips.")] = 60,
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over the training clips.")] = 30,
     batch_size: Annotated[int, typer.Option(min=1, help="Clips a step.")] = 128,
-    learning_rate: Annotated[float, typer.Option(help="AdamW's, falling to 0 along a cosine.")] = 1e-3,
+    learning_rate: Annotated[float, typer.Option(help="AdamW's, falling to 0 along a cosine.")] = 3e-4,
     weight_decay: Annotated[float, typer.Option(help="AdamW's.")] = 1e-2,
     train_frames: Annotated[
         int | None, typer.Option(min=1, help="Rows drawn of each clip and step; all by default.")

@@ -33,14 +33,14 @@ COLUMNS = ("path", "label", "split", "background", "shape", "speed", "distractor
 CLASSES: dict[str, Callable[[Floats, float, float], Pose]] = {
     "slide-right": lambda t, c, p: (2 * t - 1, 0, 1),
     "orbit-clockwise": lambda t, c, p: (np.cos(TURN * (p + c * t)), np.sin(TURN * (p + c * t)), 1),  # y points down
-    "zigzag": lambda t, c, p: ((2 * t - 1) * (1 if p < 0.5 else -1), 2.8 * np.abs((2 * c * t + p) % 1 - 0.5) - 0.7, 1),
+    "zigzag": lambda t, c, p: (1 - 2 * t, 3.2 * np.abs((2 * c * t + p) % 1 - 0.5) - 0.8, 1),
     "bounce": lambda t, c, p: (0, 1 - 2 * np.abs(np.sin(TURN * (p + c * t))), 1),
     "fall": lambda t, c, p: (0, 2 * t - 1, 1),
-    "grow": lambda t, c, p: (0, 0, 1.7 ** (2 * t - 1)),
+    "grow": lambda t, c, p: (0, 0, 1.8 ** (2 * t - 1)),
     "slide-left": lambda t, c, p: (1 - 2 * t, 0, 1),
     "rise": lambda t, c, p: (0, 1 - 2 * t, 1),
     "orbit-anticlockwise": lambda t, c, p: (np.cos(TURN * (p - c * t)), np.sin(TURN * (p - c * t)), 1),
-    "shrink": lambda t, c, p: (0, 0, 1.7 ** (1 - 2 * t)),
+    "shrink": lambda t, c, p: (0, 0, 1.8 ** (1 - 2 * t)),
 }
 
 #: Split -> class -> clips. Training counts fall by the same factor from class to class: 60 * 20 ** (-rank / 9).
@@ -119,37 +119,37 @@ def draw_scene(rng: np.random.Generator, label: str) -> Scene:
         height=2 * int(rng.integers(48, 97)),
         width=2 * int(rng.integers(48, 97)),
         fps=fps,
-        frames=round(fps * rng.uniform(1.0, 2.0)),
+        frames=round(fps * rng.uniform(1.2, 2.0)),
         crf=int(rng.integers(22, 35)),
-        noise=rng.uniform(0, 6),
+        noise=rng.uniform(0, 4),
         grain=int(rng.integers(2**32)),
         background=str(rng.choice(list(BACKGROUNDS))),
         frequency=rng.uniform(2, 7),
         turn=rng.uniform(0, TURN),
-        colours=(tuple(ground - rng.uniform(0, 35, 3)), tuple(ground + rng.uniform(0, 35, 3))),
-        pan=(rng.normal(0, 0.05), rng.normal(0, 0.05)),
-        shake=rng.uniform(0, 0.012),
+        colours=(tuple(ground - rng.uniform(0, 20, 3)), tuple(ground + rng.uniform(0, 20, 3))),
+        pan=(rng.normal(0, 0.02), rng.normal(0, 0.02)),
+        shake=rng.uniform(0, 0.004),
         actor=_draw_mover(rng, label, ground, size=1.0, strength=1.0),
         distractors=tuple(
-            _draw_mover(rng, str(other), ground, size=0.7, strength=rng.uniform(0.2, 0.6))
+            _draw_mover(rng, str(other), ground, size=0.7, strength=rng.uniform(0.1, 0.4))
             for other in rng.choice(list(CLASSES), size=rng.integers(0, 3))
         ),
     )
 
 
 def _draw_mover(rng: np.random.Generator, label: str, ground: Floats, size: float, strength: float) -> Mover:
-    contrast = rng.choice([-1, 1]) * rng.uniform(40, 110) + rng.normal(0, 15, 3)
+    contrast = rng.choice([-1, 1]) * rng.uniform(60, 120) + rng.normal(0, 15, 3)
     return Mover(
         label=label,
         shape=str(rng.choice(list(SHAPES))),
         colour=tuple(np.clip(ground + strength * contrast, 0, 255)),
-        radius=size * rng.uniform(0.07, 0.13),
-        reach=rng.uniform(0.16, 0.3),
-        centre=(rng.uniform(), rng.uniform()),
+        radius=size * rng.uniform(0.1, 0.16),
+        reach=rng.uniform(0.22, 0.32),
+        centre=(rng.uniform(0.2, 0.8), rng.uniform(0.2, 0.8)),
         tilt=rng.normal(0, 0.15),
         cycles=rng.uniform(0.9, 1.6),
         phase=rng.uniform(),
-        span=(rng.uniform(0, 0.2), rng.uniform(0.8, 1)),
+        span=(rng.uniform(0, 0.15), rng.uniform(0.85, 1)),
     )
 
 

@@ -30,9 +30,9 @@ SELECTIONS: dict[str, Callable[[Evaluation], float]] = {
 class FitSettings:
     """How a head is trained. AdamW, the learning rate falling to zero along a cosine."""
 
-    epochs: int = 60
+    epochs: int = 30
     batch_size: int = 128
-    learning_rate: float = 1e-3
+    learning_rate: float = 3e-4
     weight_decay: float = 1e-2
     frames: int | None = None  #: rows drawn of each clip and step; all of them if ``None``.
     select: str = "map"

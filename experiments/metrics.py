@@ -1,7 +1,7 @@
 """From scores and true labels to figures: average precision, hit rates, class averages, each overall and per group.
 
-Everything is computed in float64, ignores the order of the clips, and treats equal scores as equal: no figure depends on
-how a sort happens to break a tie. Axis letters: N clips, C classes, W rows of weights.
+Everything is computed in float64, ignores the order of the clips, and treats equal scores as equal: no figure depends
+on how a sort happens to break a tie. Axis letters: N clips, C classes, W rows of weights.
 """
 
 import math
@@ -76,9 +76,9 @@ def average_precision(scores: ArrayLike, positives: ArrayLike, weights: ArrayLik
 def average_precisions(scores: ArrayLike, targets: ArrayLike, weights: ArrayLike | None = None) -> Floats:
     """:func:`average_precision` of every class under every row of weights, ``(W, C)``.
 
-    Only the scores of positives are thresholds that count, so a class is one ``searchsorted`` of its N scores among them,
-    done once, and one bin count per row of weights: VideoLT's test split (51 239 clips, 1 004 classes) takes about
-    four seconds on one core for a single row, and 0.1 s for each further one.
+    Only the scores of positives are thresholds that count, so a class is one ``searchsorted`` of its N scores among
+    them, done once, and one bin count per row of weights: VideoLT's test split (51 239 clips, 1 004 classes) takes
+    about six seconds on one core for a single row, and 0.1 s for each further one.
 
     Args:
         scores: ``(N, C)``.
@@ -99,10 +99,11 @@ def average_precisions(scores: ArrayLike, targets: ArrayLike, weights: ArrayLike
 def hits_at(scores: ArrayLike, targets: ArrayLike, k: int) -> Floats:
     """For each clip, the chance that one of its true labels is among its ``k`` highest scores, ``(N,)``.
 
-    Ties at the boundary are broken at random, each way alike, and the chance is exact: with ``n`` equal scores for the last
-    ``s`` places and ``m`` true labels among them, the miss has the hypergeometric probability ``C(n - m, s) / C(n, s)``.
-    Constant scores thus earn what guessing earns. With ``k`` of C or more every labelled clip is a hit.
-    A row that is ``-inf`` throughout stands for a clip that could not be decoded: never a hit. Nor is a clip without labels.
+    Ties at the boundary are broken at random, each way alike, and the chance is exact: with ``n`` equal scores for
+    the last ``s`` places and ``m`` true labels among them, the miss has the hypergeometric probability ``C(n - m, s)
+    / C(n, s)``. Constant scores thus earn what guessing earns. With ``k`` of C or more every labelled clip is a hit.
+    A row that is ``-inf`` throughout stands for a clip that could not be decoded: never a hit. Nor is a clip without
+    labels.
 
     Args:
         scores: ``(N, C)``.
@@ -133,11 +134,13 @@ def evaluate_scores(
 ) -> Evaluation:
     """All figures of one set of scores.
 
-    ``acc1`` and ``acc5`` are means over clips: over those with any label, and in a group over those with a label in it. A clip
-    counts as a hit by any of its true labels, in the group or not. A class's accuracy is the mean ``acc1`` hit of its clips:
-    its recall where each clip has one label. ``class_average`` and ``map`` are means over the classes that have positives.
+    ``acc1`` and ``acc5`` are means over clips: over those with any label, and in a group over those with a label in
+    it. A clip counts as a hit by any of its true labels, in the group or not. A class's accuracy is the mean ``acc1``
+    hit of its clips: its recall where each clip has one label. ``class_average`` and ``map`` are means over the
+    classes that have positives.
 
-    Differs from the meter of the VideoLT code, which gives a class without positives an AP of 0 and leaves ties to the sort.
+    Differs from the meter of the VideoLT code, which gives a class without positives an AP of 0 and leaves ties to
+    the sort.
 
     Args:
         scores: ``(N, C)``; a row of ``-inf`` for a clip that could not be decoded.
@@ -160,7 +163,8 @@ def evaluate_draws(
 ) -> list[Evaluation]:
     """:func:`evaluate_scores` under each row of ``weights`` ``(W, N)``, for much less than W times its cost.
 
-    Sorting and ranking are done once for all rows. Integer weights may be of any width and are never widened as a whole.
+    Sorting and ranking are done once for all rows. Integer weights may be of any width and are never widened as a
+    whole.
 
     Raises:
         ValueError: As in :func:`evaluate_scores`.
@@ -258,7 +262,7 @@ def _binned_sums(bins: NDArray[np.int64], weights: NDArray, count: int) -> Float
 
 
 def _ratio(above: Floats, below: Floats) -> Floats:
-    return np.divide(above, below, out=np.full_like(above, np.nan), where=below > 0)
+    return np.divide(above, below, out=np.full(above.shape, np.nan), where=below > 0)
 
 
 def _mean_where(values: Floats, present: Bools) -> Floats:

@@ -97,17 +97,8 @@ def load_image_model(folder: Path) -> ImageModel:
         raise LongreelError(
             f"{folder}: config.json asks for code of its own, which is never run. Use a model that transformers knows."
         )
-    from transformers import AutoModel
-
     try:
-        model, info = AutoModel.from_pretrained(
-            folder,
-            local_files_only=True,
-            use_safetensors=True,
-            trust_remote_code=False,
-            output_loading_info=True,
-            dtype=torch.float32,
-        )
+        model, info = _load_quietly(folder)
     except (OSError, ValueError, RuntimeError, ImportError) as error:
         raise EnvironmentFault(
             f"{folder}: transformers cannot load it: {' '.join(str(error).split())[:400]}"
@@ -118,6 +109,29 @@ def load_image_model(folder: Path) -> ImageModel:
             f"{folder}: the weights lack {len(unfilled)} of the model's tensors, such as {unfilled[0]!r}."
         )
     return ImageModel(folder.resolve().name, model, _fingerprint(folder), geometry, normalise, pooler=not missing)
+
+
+def _load_quietly(folder: Path) -> tuple[nn.Module, dict]:
+    """The model and what of its tensors the weights did not fill; tensors we have no use for are not worth a report."""
+    from transformers import AutoModel
+    from transformers.utils import logging
+
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        return AutoModel.from_pretrained(
+            folder,
+            local_files_only=True,
+            use_safetensors=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+            dtype=torch.float32,
+        )
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()
 
 
 def fetch_revision(name: str) -> Path:

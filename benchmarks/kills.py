@@ -1,0 +1,99 @@
+"""Kill extract and train at random moments, run the same command again, compare with an uninterrupted run.
+
+    python benchmarks/kills.py ../shared/data/videos/manifest_all9.csv build/kills --kills 20
+"""
+
+import argparse
+import hashlib
+import json
+import random
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+
+def run(command: list[str]) -> float:
+    """Run to the end; the seconds that took."""
+    begun = time.monotonic()
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    return time.monotonic() - begun
+
+
+def kill_after(command: list[str], seconds: float) -> bool:
+    """Start the command and SIGKILL it after so many seconds; false when it had ended before."""
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        process.wait(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        return True
+    return False
+
+
+def digest(store: Path) -> str:
+    """What `store verify` computes from the bytes."""
+    return json.loads(subprocess.run(["longreel", "store", "verify", str(store), "--json"], check=True, stdout=subprocess.PIPE).stdout)["digest"]
+
+
+def kill_extract(manifest: Path, work: Path, kills: int, chance: random.Random) -> str:
+    """Kill extract that often; returns the line for the report and raises when a digest differs."""
+    clean, store = work / "clean.store", work / "killed.store"
+    command = ["longreel", "extract", str(manifest), "--backbone", "motion"]
+    duration = run([*command, str(clean)])
+    expected, after_seal, done = digest(clean), 0, 0
+    while done < kills:
+        shutil.rmtree(store, ignore_errors=True)
+        if not kill_after([*command, str(store)], chance.uniform(0.0, 0.95 * duration)):
+            continue
+        done += 1
+        sealed = {path.name for path in store.glob("*.h5")}
+        after_seal += bool(sealed)
+        run([*command, str(store)])
+        assert digest(store) == expected, f"digest differs after kill {done}"
+        assert sealed <= {path.name for path in store.glob("*.h5")}, f"a sealed shard was not kept after kill {done}"
+        print(f"extract: kill {done}, {len(sealed)} shards sealed before it, same digest", flush=True)
+    return f"extract: {kills} kills, {after_seal} after a sealed shard: all digests identical, all sealed shards kept"
+
+
+def kill_train(manifest: Path, work: Path, kills: int, chance: random.Random) -> str:
+    """Kill train that often; returns the line for the report and raises when a weight differs."""
+    clean, folder = work / "clean-run", work / "killed-run"
+    command = ["longreel", "train", str(work / "clean.store"), str(manifest), "--balance", "balanced-softmax"]
+    command += ["--checkpoint-seconds", "0.5", "--out"]
+    duration = run([*command, str(clean)])
+    files = ("head.safetensors", "history.json", "scores-val.safetensors")
+    expected = [hashlib.sha256((clean / name).read_bytes()).hexdigest() for name in files]
+    resumed, done = 0, 0
+    while done < kills:
+        shutil.rmtree(folder, ignore_errors=True)
+        if not kill_after([*command, str(folder)], chance.uniform(0.0, 0.95 * duration)):
+            continue
+        done += 1
+        checkpoint = (folder / "checkpoint.safetensors").exists()
+        resumed += checkpoint
+        run([*command, str(folder)])
+        assert [hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in files] == expected, f"differs after kill {done}"
+        print(f"train: kill {done}, {'resumed' if checkpoint else 'before the first checkpoint'}, same bytes", flush=True)
+    return f"train: {kills} kills, {resumed} after a checkpoint: weights, history and scores identical"
+
+
+def main() -> None:
+    """Both, and the two lines of the report at the end."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("manifest", type=Path)
+    parser.add_argument("work", type=Path)
+    parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--seed", type=int, default=0)
+    given = parser.parse_args()
+    shutil.rmtree(given.work, ignore_errors=True)
+    given.work.mkdir(parents=True)
+    chance = random.Random(given.seed)
+    lines = [kill(given.manifest, given.work, given.kills, chance) for kill in (kill_extract, kill_train)]
+    print("\n".join(lines))
+
+
+if __name__ == "__main__":
+    main()

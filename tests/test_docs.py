@@ -1,0 +1,45 @@
+"""Docs keep up with the code: every command and every choice is documented, and every documented command exists."""
+
+import re
+from pathlib import Path
+
+import pytest
+import typer.main
+
+from longreel.balance import METHODS
+from longreel.balance.counts import RULES
+from longreel.cli import app
+from longreel.extract import BACKBONES
+from longreel.heads import HEADS
+
+ROOT = Path(__file__).parent.parent
+GUIDE = (ROOT / "docs" / "cli.md").read_text()
+COMMANDS = typer.main.get_command(app).commands
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_a_section_and_an_example(name):
+    assert f"## longreel {name}\n" in GUIDE
+    assert f"\nlongreel {name}" in GUIDE
+
+
+@pytest.mark.parametrize("choice", [*HEADS, *METHODS, *RULES, *BACKBONES])
+def test_every_choice_is_in_the_guide(choice):
+    assert f"`{choice}`" in GUIDE
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/cli.md", "docs/benchmarks.md"])
+def test_documented_commands_and_options_exist(page):
+    for line in re.findall(r"^longreel (.*)$", (ROOT / page).read_text(), flags=re.MULTILINE):
+        name, *rest = line.split("#")[0].split()
+        command = COMMANDS[name]
+        if name == "store":
+            command = command.commands[rest[0]]
+        known = {option for parameter in command.params for option in [*parameter.opts, *parameter.secondary_opts]}
+        assert {word for word in rest if word.startswith("--")} <= known
+
+
+@pytest.mark.parametrize("page", sorted(ROOT.glob("docs/*.md")) + [ROOT / "README.md", ROOT / "CONTRIBUTING.md"], ids=lambda page: page.name)
+def test_links_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
+        assert "://" in target or (page.parent / target).exists(), target

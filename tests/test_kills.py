@@ -1,0 +1,91 @@
+"""kill -9 at random moments, then the same command: the same bits as without (benchmarks/kills.py does more of it)."""
+
+import hashlib
+import json
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+LONGREEL = [sys.executable, "-P", "-m", "longreel.cli"]
+KILLS = 5
+CLIPS = 320
+
+
+@pytest.fixture(scope="module")
+def manifest(tmp_path_factory, make_video) -> Path:
+    """Many clips, each a span of one of two real videos."""
+    folder = tmp_path_factory.mktemp("clips")
+    chance = np.random.default_rng(0)
+    for name in ("left", "right"):
+        make_video(folder / f"{name}.mp4", list(chance.integers(0, 255, (24, 96, 128, 3), dtype=np.uint8)), fps=12)
+    rows = ["path,label,split,start,end"]
+    for number in range(CLIPS):
+        name = ("left", "right")[number % 2]
+        split = ("train", "train", "val", "test")[number // 2 % 4]
+        rows.append(f"{name}.mp4,{name},{split},{number / CLIPS:.5f},{number / CLIPS + 1:.5f}")
+    (folder / "clips.csv").write_text("\n".join(rows))
+    return folder / "clips.csv"
+
+
+def finish(*arguments: object) -> str:
+    return subprocess.run([*LONGREEL, *map(str, arguments)], check=True, capture_output=True, text=True, timeout=300).stdout
+
+
+def kill_when(arguments: tuple, ready: Callable[[], bool], delay: float) -> None:
+    """Run a command and SIGKILL its process ``delay`` seconds after ``ready()``; it must not have ended by then."""
+    process = subprocess.Popen(
+        [*LONGREEL, *map(str, arguments)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    while process.poll() is None and not ready():
+        pass
+    time.sleep(delay)
+    assert process.poll() is None, "it ended before it could be killed"
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+
+
+def digest(store: Path) -> str:
+    return json.loads(finish("store", "verify", store, "--json"))["digest"]
+
+
+def test_extract_killed_at_random_moments_ends_in_the_same_digest(manifest, tmp_path):
+    chance = random.Random(0)
+    clean, store = tmp_path / "clean", tmp_path / "killed"
+    finish("extract", manifest, clean, "--backbone", "motion")
+    arguments = ("extract", manifest, store, "--backbone", "motion")
+    for kill in range(KILLS):
+        shutil.rmtree(store, ignore_errors=True)
+        wanted = kill % 4  # shards sealed before the kill
+        kill_when(arguments, lambda: len(list(store.glob("*.h5"))) >= wanted, chance.uniform(0.0, 0.2))  # noqa: B023
+        sealed = {path.name for path in store.glob("*.h5")}
+        assert len(sealed) >= wanted
+        finish(*arguments)
+        assert sealed <= {path.name for path in store.glob("*.h5")}, "sealed shards are reused"
+        assert digest(store) == digest(clean)
+
+
+def test_train_killed_at_random_moments_ends_in_the_same_weights(manifest, tmp_path):
+    chance = random.Random(1)
+    store = tmp_path / "store"
+    finish("extract", manifest, store, "--backbone", "motion")
+    options = ("--epochs", 30, "--checkpoint-seconds", 0, "--threads", 1, "--out")
+    finish("train", store, manifest, *options, tmp_path / "clean")
+    files = ("head.safetensors", "history.json", "scores-val.safetensors")
+    expected = [hashlib.sha256((tmp_path / "clean" / name).read_bytes()).digest() for name in files]
+    for _ in range(KILLS):
+        folder = tmp_path / "killed"
+        shutil.rmtree(folder, ignore_errors=True)
+        checkpoint = folder / "checkpoint.safetensors"
+        kill_when(("train", store, manifest, *options, folder), checkpoint.exists, chance.uniform(0.0, 0.5))
+        assert checkpoint.exists()
+        assert not (folder / "head.safetensors").exists()
+        finish("train", store, manifest, *options, folder)
+        assert [hashlib.sha256((folder / name).read_bytes()).digest() for name in files] == expected
