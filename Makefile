@@ -36,7 +36,7 @@ format: $(VENV)/installed-test
 types: $(VENV)/installed-test
 	rm -rf build/lib build/types
 	$(PIP) install --no-deps --no-build-isolation --target build/types .
-	$(VENV)/bin/pyright --pythonpath $(VENV)/bin/python
+	$(VENV)/bin/pyright --project pyproject.toml --pythonpath $(VENV)/bin/python
 
 clean:
 	rm -rf $(VENV) build dist demo longreel.egg-info .hypothesis .pytest_cache .ruff_cache

@@ -154,9 +154,10 @@ def train(
     with Steps() as steps:
         steps.begin("train", epochs)
         trained = train_run(out, settings, on_epoch=lambda row: steps.reach(row["epoch"]))
-    for split, failed in trained.failed.items():
-        if failed:
-            say(f"warning: {failed} {split} clips have no features (see `longreel store info {store}`).")
+    for split in trained.failed:
+        if trained.failed[split] or trained.partial[split]:
+            counted = f"{trained.failed[split]} {split} clips have no features, {trained.partial[split]} are partial"
+            say(f"warning: {counted}; see `longreel store info {store}`.")
     if as_json:
         _print_json(asdict(trained) | {"folder": str(out)})
     else:

@@ -73,16 +73,17 @@ class Steps:
 def print_evaluation(document: dict) -> None:
     """The figures of one run, overall and by group."""
     columns = ("classes", "clips", "acc1", "acc5", "class_average", "map")
-    table = Table("", *(Text(name, justify="right") for name in columns), title=_title(document))
+    table = _table(_title(document), columns)
     for name, summary in {"overall": document["overall"], **document["groups"]}.items():
         if summary["classes"]:
-            table.add_row(Text(name), *(Text(_figure(summary[column]), justify="right") for column in columns))
+            table.add_row(Text(name), *(Text(_figure(summary[column])) for column in columns))
     _print(table, _footnotes([document], document))
 
 
 def print_comparison(document: dict) -> None:
     """One row a way of training, each figure with its 95 % interval; below it the differences from the first row."""
-    table = Table("", "seeds", *(Text(name) for name in document["metrics"]), title=f"{document['split']} split")
+    names = [metric.removesuffix(".class_average") for metric in document["metrics"]]
+    table = _table(Text(f"{document['split']} split"), ["seeds", *names])
     for row in document["rows"]:
         seeds = str(len(row["seeds"]))
         table.add_row(Text(row["name"]), seeds, *(_interval(row["figures"][metric]) for metric in document["metrics"]))
@@ -90,12 +91,21 @@ def print_comparison(document: dict) -> None:
             cells = [_interval(row["difference"][metric], signed=True) for metric in document["metrics"]]
             table.add_row(Text("  minus the first row", style="dim"), "", *cells)
     notes = _footnotes(document["rows"], document)
+    if grouped := [name for name, metric in zip(names, document["metrics"], strict=True) if name != metric]:
+        notes.insert(0, f"{', '.join(grouped)}: class average of that group")
     notes.append(
         "[low, high]: 95 % bootstrap interval over seeds and clips; a difference that may be 0 is no evidence."
     )
     if document["warning"]:
         notes.insert(0, f"NOT COMPARABLE: {document['warning']}")
     _print(table, notes)
+
+
+def _table(title: Text, columns: Sequence[str]) -> Table:
+    table = Table("", title=title)
+    for name in columns:
+        table.add_column(Text(name), justify="right")
+    return table
 
 
 def _title(document: dict) -> Text:
@@ -130,8 +140,7 @@ def _interval(figure: dict, signed: bool = False) -> Text:
 
 
 def _print(table: Table, notes: Sequence[str]) -> None:
-    console = Console(highlight=False)
-    width = console.width if console.is_terminal else max(console.width, 200)
-    console.print(table, width=width if console.is_terminal else None)
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 200)
+    console.print(table)
     for note in notes:
         console.print(Text(note))

@@ -1,14 +1,17 @@
 """A split's features and targets in memory, batched by index operations."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ..errors import StoreMismatch
 from ..manifest import Clip, Manifest
 from ..store import FeatureStore
+
+STATISTICS_ROWS = 65536  #: rows taken at a time, so that no second copy of the features is made in float64.
 
 
 @dataclass(frozen=True)
@@ -19,7 +22,9 @@ class ClipSet:
     features: Tensor  #: ``(frames, D)`` float16, all clips behind one another.
     offsets: Tensor  #: ``(clips + 1,)`` int64: clip ``i`` has the rows ``offsets[i]`` up to ``offsets[i + 1]``.
     targets: Tensor  #: ``(clips, C)`` float32 multi-hot.
-    failed: tuple[Clip, ...]  #: clips of the split that could not be extracted.
+    failed: tuple[Clip, ...] = ()  #: clips of the split that could not be extracted.
+    failed_targets: Tensor = field(default_factory=lambda: torch.zeros(0))  #: ``(failed, C)``
+    partial: int = 0  #: how many of the clips could be decoded in part only.
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -48,11 +53,27 @@ class ClipSet:
             mask = torch.ones_like(places, dtype=torch.bool)
         return self.features[first[:, None] + places].float(), mask
 
+    def with_failed(self, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Scores and targets of the whole split: clips without features come last and are scored lowest.
+
+        Args:
+            scores: ``(clips, C)`` of the clips that have features.
+
+        Returns:
+            Scores and bool targets, each ``(clips + failed, C)``.
+        """
+        classes = self.targets.shape[1]
+        lowest = np.full((len(self.failed), classes), -np.inf, dtype=scores.dtype)
+        targets = torch.cat([self.targets, self.failed_targets.reshape(-1, classes)]).numpy() > 0
+        return np.concatenate([scores, lowest]), targets
+
     def statistics(self) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation over all rows, each ``(D,)`` float32; a constant column has deviation 1."""
-        rows = self.features.double()
-        deviation = rows.std(dim=0, unbiased=False)
-        return rows.mean(dim=0).float(), torch.where(deviation > 1e-6, deviation, torch.ones_like(deviation)).float()
+        parts = self.features.split(STATISTICS_ROWS)
+        mean = torch.stack([part.double().sum(dim=0) for part in parts]).sum(dim=0) / len(self.features)
+        squares = torch.stack([(part.double() - mean).square().sum(dim=0) for part in parts]).sum(dim=0)
+        deviation = (squares / len(self.features)).sqrt()
+        return mean.float(), torch.where(deviation > 1e-6, deviation, torch.ones_like(deviation)).float()
 
 
 def load_clips(store: FeatureStore, manifest: Manifest, split: str) -> ClipSet:
@@ -78,6 +99,8 @@ def load_clips(store: FeatureStore, manifest: Manifest, split: str) -> ClipSet:
         offsets=torch.from_numpy(offsets),
         targets=multi_hot(present, manifest.classes),
         failed=tuple(absent),
+        failed_targets=multi_hot(absent, manifest.classes),
+        partial=sum(store.origin(clip.clip_id).fraction < 1.0 for clip in present),
     )
 
 

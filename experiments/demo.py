@@ -29,10 +29,13 @@ def run_demo(
     Returns:
         The comparison, and what was made: name -> path.
     """
-    begin("render videos", 1)
-    manifest_path = render_demo(
-        folder, seed, on_clip=lambda done, total: (done == 1 and begin("render videos", total), reach(done))
-    )
+
+    def rendered(done: int, total: int) -> None:
+        if done == 1:
+            begin("render videos", total)
+        reach(done)
+
+    manifest_path = render_demo(folder, seed, on_clip=rendered)
     manifest = read_manifest(manifest_path)
     store = folder / "motion.store"
     done = 0

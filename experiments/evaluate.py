@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ..durable import owned, write_json
+from ..durable import naming_faults, owned, write_json
 from ..errors import LongreelError, RunMismatch
+from ..heads import Standardised
 from ..manifest import Manifest, read_manifest
 from ..store import FeatureStore
 from .clips import load_clips, multi_hot
@@ -43,8 +44,9 @@ def evaluate_run(folder: Path, split: str = "test") -> dict:
         manifest = _read_same_manifest(folder, config)
         if not manifest.split(split):
             raise LongreelError(f"{manifest.path}: has no {split} clips.")
+        store = _open_same_store(folder, config)
         looks = _log_look(folder, split)
-        scores, ids = _score_split(folder, config, manifest, split)
+        scores, ids = _score_split(load_head(folder, config), store, manifest, split)
         write_scores(folder / f"scores-{split}.safetensors", scores, ids)
         document = _make_document(folder, config, manifest, split, scores) | {"looks": looks}
         write_json(kept, document)
@@ -63,26 +65,32 @@ def _read_same_manifest(folder: Path, config: dict) -> Manifest:
 def _log_look(folder: Path, split: str) -> int:
     """Note that the split is opened; how often it has been, this time included."""
     path = folder / "looks.jsonl"
-    with open(path, "a+", encoding="utf-8") as file:
+    with naming_faults(path, 0), open(path, "a+", encoding="utf-8") as file:
         file.write(json.dumps({"split": split, "time": time.strftime("%FT%T%z")}) + "\n")
         file.seek(0)
         return sum(json.loads(line)["split"] == split for line in file)
 
 
-def _score_split(folder: Path, config: dict, manifest: Manifest, split: str) -> tuple[np.ndarray, list[str]]:
-    """Logits of every clip of the split in the manifest's order, minus infinity where there are no features."""
+def _open_same_store(folder: Path, config: dict) -> FeatureStore:
     store = FeatureStore(config["store"])
     if asdict(store.spec) != config["spec"]:
         raise RunMismatch(
             f"{folder}: {config['store']} is not the store it was trained on. Train again, or restore the store."
         )
+    return store
+
+
+def _score_split(
+    head: Standardised, store: FeatureStore, manifest: Manifest, split: str
+) -> tuple[np.ndarray, list[str]]:
+    """Logits of every clip of the split in the manifest's order, minus infinity where there are no features."""
     clips = load_clips(store, manifest, split)
     row_of = {clip_id: row for row, clip_id in enumerate(clips.ids)}
     ids = [clip.clip_id for clip in manifest.split(split)]
     scores = np.full((len(ids), len(manifest.classes)), -np.inf, dtype=np.float32)
     there = [place for place, clip_id in enumerate(ids) if clip_id in row_of]
     if there:
-        scores[there] = score_clips(load_head(folder, config), clips)
+        scores[there] = score_clips(head, clips)
     return scores, ids
 
 

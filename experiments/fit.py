@@ -135,7 +135,7 @@ def _validate(head: nn.Module, val: ClipSet | None, settings: FitSettings, progr
     if val is None:
         value, row = float(progress.epoch), {}
     else:
-        evaluation = evaluate_scores(score_clips(head, val), val.targets.numpy() > 0)
+        evaluation = evaluate_scores(*val.with_failed(score_clips(head, val)))
         value = SELECTIONS[settings.select](evaluation)
         row = {f"val_{settings.select}": value}
     if value > progress.best_value or not progress.best:

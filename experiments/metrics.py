@@ -180,16 +180,16 @@ def evaluate_draws(
     clips, labels = np.nonzero(truth)
     positives = _binned_sums(labels, table[:, clips], len(everything))  # (W, C)
     hit = np.stack([np.bincount(labels, row[clips] * hits[clips, 0], len(everything)) for row in table])
-    classes = [
-        ClassFigures(*row)
-        for row in zip(
-            average_precisions(values, truth, table), _ratio(hit, positives), positives.astype(np.int64), strict=True
-        )
-    ]
+    accuracy, counts = _ratio(hit.astype(np.float64), positives), positives.astype(np.int64)
+    classes = ClassFigures(average_precisions(values, truth, table), accuracy, counts)  # each (W, C)
     overall = _summaries(everything, truth, table, hits, classes)
     by_group = {name: _summaries(ids, truth, table, hits, classes) for name, ids in parts.items()}
     return [
-        Evaluation(overall[w], {name: rows[w] for name, rows in by_group.items()}, classes[w])
+        Evaluation(
+            overall[w],
+            {name: rows[w] for name, rows in by_group.items()},
+            ClassFigures(classes.ap[w], accuracy[w], counts[w]),
+        )
         for w in range(len(table))
     ]
 
@@ -207,18 +207,18 @@ def _plain(summary: Summary) -> dict[str, float | int | None]:
 
 
 def _summaries(
-    ids: NDArray[np.int64], targets: Bools, weights: NDArray, hits: Floats, classes: list[ClassFigures]
+    ids: NDArray[np.int64], targets: Bools, weights: NDArray, hits: Floats, classes: ClassFigures
 ) -> list[Summary]:
-    """The figures of the classes ``ids``, one per row of weights ``(W, N)``; ``hits`` ``(N, 2)`` at 1 and at 5."""
-    member = targets[:, ids].any(axis=1)[:, None]
+    """One summary of ``ids`` per row of weights; ``hits`` is ``(N, 2)``, each field of ``classes`` ``(W, C)``."""
+    member = targets[:, ids].any(axis=1, keepdims=True)
     columns = np.concatenate([member, member * hits], axis=1)  # (N, 3)
     sums = np.stack([row @ columns for row in weights])  # (W, 3); by rows, so that the weights are not widened at once
-    present = np.stack([row.positives[ids] > 0 for row in classes])  # (W, len(ids))
+    present = classes.positives[:, ids] > 0  # (W, len(ids))
     figures = [
         _ratio(sums[:, 1], sums[:, 0]),
         _ratio(sums[:, 2], sums[:, 0]),
-        _mean_where(np.stack([row.accuracy[ids] for row in classes]), present),
-        _mean_where(np.stack([row.ap[ids] for row in classes]), present),
+        _mean_where(classes.accuracy[:, ids], present),
+        _mean_where(classes.ap[:, ids], present),
         np.full(len(weights), len(ids)),
         sums[:, 0].astype(np.int64),
         (~present).sum(axis=1),
@@ -262,7 +262,7 @@ def _binned_sums(bins: NDArray[np.int64], weights: NDArray, count: int) -> Float
 
 
 def _ratio(above: Floats, below: Floats) -> Floats:
-    return np.divide(above, below, out=np.full(above.shape, np.nan), where=below > 0)
+    return np.divide(above, below, out=np.full_like(above, np.nan), where=below > 0)
 
 
 def _mean_where(values: Floats, present: Bools) -> Floats:

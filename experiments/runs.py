@@ -1,11 +1,9 @@
 """A run: one training as a folder, with its resolved configuration, history, head, scores and provenance."""
 
 import json
-import platform
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +12,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as save_arrays
 from safetensors.torch import load_file, save
 
-from .. import __version__
 from ..balance import choose_method, count_training_clips, make_groups
 from ..durable import make_folder, owned, write_bytes, write_json
 from ..errors import LongreelError, ManifestError, RunMismatch, unknown
 from ..heads import Standardised, build_head
 from ..manifest import Manifest, read_manifest
+from ..provenance import describe_environment
 from ..store import FeatureStore
 from .clips import ClipSet, load_clips
 from .fit import SELECTIONS, FitSettings, Progress, fit, score_clips
@@ -47,7 +45,8 @@ class Trained:
     epoch: int  #: the chosen one, counted from 1.
     selection: str
     val: float | None  #: the selected metric on val at that epoch.
-    failed: dict[str, int]  #: clips without features: absent from training, scored lowest in val.
+    failed: dict[str, int]  #: clips of each split without features; they are absent from training and from val.
+    partial: dict[str, int]  #: clips of each split that could be decoded in part only; they are used.
 
 
 def train_run(folder: Path, settings: TrainSettings, on_epoch: Callable[[dict], None] = lambda row: None) -> Trained:
@@ -150,7 +149,8 @@ def _finish(
     if val is not None:
         write_scores(folder / "scores-val.safetensors", score_clips(head, val), val.ids)
     write_json(folder / "history.json", progress.history)
-    write_json(folder / "provenance.json", _provenance())
+    environment = describe_environment("torch", "numpy", "safetensors", "h5py")
+    write_json(folder / "provenance.json", environment | {"finished": time.strftime("%FT%T%z")})
     write_json(
         folder / "result.json",
         {
@@ -158,23 +158,13 @@ def _finish(
             "selection": f"best val {select}" if val is not None else "last epoch (no val split)",
             "val": progress.best_value if val is not None else None,
             "failed": {"train": len(train.failed), "val": len(val.failed) if val else 0},
+            "partial": {"train": train.partial, "val": val.partial if val else 0},
         },
     )
 
 
 def _read_result(folder: Path) -> Trained:
     return Trained(folder, **json.loads((folder / "result.json").read_text()))
-
-
-def _provenance() -> dict:
-    packages = ("torch", "numpy", "safetensors", "h5py")
-    return {
-        "versions": {"longreel": __version__} | {name: version(name) for name in packages},
-        "python": platform.python_version(),
-        "machine": platform.platform(),
-        "processor": platform.processor() or platform.machine(),
-        "finished": time.strftime("%FT%T%z"),
-    }
 
 
 def write_scores(path: Path, scores: np.ndarray, ids: Sequence[str]) -> None:

@@ -58,6 +58,10 @@ def hierarchical_bootstrap(
       precision (by 2.6 points in a toy with 5 to 30 positives per class): percentiles might not even hold the value.
       The interval thus speaks of test splits of this size, and it may reach past 0 or 1.
 
+    What stays weak: a skewed metric of few seeds that differ much. There the interval of one method's mean held the
+    truth in 85 to 88 of 100 cases with 3 and 5 seeds, while that of a difference, whose skew cancels, was wrong in 1
+    to 4.
+
     Clips are drawn by :func:`resample_clips`. With one seed the interval speaks of the clips alone, and a comparison of
     methods by it calls equal methods different far too often.
 

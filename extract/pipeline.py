@@ -3,24 +3,22 @@
 import hashlib
 import json
 import os
-import platform
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import __version__
 from ..durable import make_folder, owned
 from ..errors import LongreelError, ManifestError, StoreMismatch, unknown
 from ..manifest import Clip, Manifest
+from ..provenance import describe_environment
 from ..store import ClipFeatures, Failure, FeatureStore, Origin, ShardWriter, Spec, append_failure, read_failures
 from ..store.shard import shard_paths
 from .backbones import Backbone
+from .decoders import DECODERS
 from .sampling import Sampling
-from .video import DECODERS
 from .workers import Decoded, DecodeSettings, DecodeTask, Failed, Frames, Restarted, decode_clips
 
 
@@ -212,7 +210,8 @@ def extract_clips(
         run = _Run(manifest, folder, backbone, part, on_clip)
         tasks = [DecodeTask(clip.clip_id, str(manifest.root / clip.path), clip.start, clip.end) for clip in plan.todo]
         settings = DecodeSettings(sampling, backbone.preprocessing, decoder)
-        with ShardWriter(folder, spec, slice_name=str(part), provenance=_provenance()) as writer:
+        provenance = json.dumps(describe_environment("torch", "transformers", "av", "numpy", "h5py"))
+        with ShardWriter(folder, spec, slice_name=str(part), provenance=provenance) as writer:
             for event in decode_clips(tasks, settings, workers or os.cpu_count() or 1):
                 run.take(event, writer)
         return Extraction(run.written, len(plan.done), run.partial, plan.failed + run.failures)
@@ -272,11 +271,3 @@ class _Run:
         append_failure(self._folder, str(self._part), failure)
         self.failures.append(failure)
         self._on_clip(clip_id)
-
-
-def _provenance() -> str:
-    """Versions and machine, kept in each shard: they are not part of what makes two stores interchangeable."""
-    versions = {"longreel": __version__} | {
-        name: version(name) for name in ("torch", "transformers", "av", "numpy", "h5py")
-    }
-    return json.dumps({"versions": versions, "python": platform.python_version(), "machine": platform.platform()})

@@ -10,16 +10,21 @@ import os
 import resource
 import signal
 import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import islice
 from multiprocessing.connection import Connection
 
-import av
+import av.logging
 import numpy as np
 
+from .decoders import Frame, choose_decoder, decode_frames
 from .preprocessing import Preprocessing
 from .sampling import Sampling
-from .video import Undecodable, choose_decoder, choose_frames, decode_frames, open_video
+from .video import Undecodable, Video, choose_frames, open_video
 
 PR_SET_PDEATHSIG = 1
+CHUNK = 32  #: frames sent at a time; every backbone's window divides it.
 
 
 def serve(descriptor: int, memory_bytes: int) -> None:
@@ -52,13 +57,8 @@ def _answer(connection: Connection, task: dict) -> None:
     decoders = choose_decoder(video, task["decoder"])
     for decoder in decoders:
         try:
-            got = clean = 0
-            for chunk in decode_frames(video, decoder, wanted.frames):
-                pixels = np.stack([preprocessing.apply(frame) for frame in chunk.frames])
-                _send(connection, kind="frames", seconds=video.seconds[chunk.indices].tolist(), shape=pixels.shape)
-                connection.send_bytes(pixels.tobytes())
-                got += len(chunk.frames)
-                clean += len(chunk.frames) - chunk.damaged
+            frames = decode_frames(video, decoder, wanted.frames)
+            got, clean = _send_frames(connection, frames, video, preprocessing)
             break
         except Undecodable:
             if decoder == decoders[-1]:
@@ -78,6 +78,22 @@ def _answer(connection: Connection, task: dict) -> None:
         mtime_ns=status.st_mtime_ns,
         sha256=digest,
     )
+
+
+def _send_frames(
+    connection: Connection, frames: Iterator[Frame], video: Video, preprocessing: Preprocessing
+) -> tuple[int, int]:
+    """Resize and send the frames, 32 at a time; how many there were, and how many of them were undamaged."""
+    got = clean = 0
+    small = (replace(frame, pixels=preprocessing.apply(frame.pixels)) for frame in frames)
+    while group := list(islice(small, CHUNK)):
+        pixels = np.stack([frame.pixels for frame in group])
+        seconds = video.seconds[[frame.index for frame in group]]
+        _send(connection, kind="frames", seconds=seconds.tolist(), shape=pixels.shape)
+        connection.send_bytes(pixels.tobytes())
+        got += len(group)
+        clean += sum(not frame.damaged for frame in group)
+    return got, clean
 
 
 def _send(connection: Connection, **message: object) -> None:

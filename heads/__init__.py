@@ -2,16 +2,17 @@
 
 from collections.abc import Callable
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..errors import unknown
+from .head import Head
 from .nonlinear import Nonlinear
 from .standardised import Standardised
 
-__all__ = ["HEADS", "Nonlinear", "Standardised", "build_head"]
+__all__ = ["HEADS", "Head", "Nonlinear", "Standardised", "build_head"]
 
 #: name -> head, called as ``make(dim, classes)``.
-HEADS: dict[str, Callable[[int, int], nn.Module]] = {
+HEADS: dict[str, Callable[[int, int], Head]] = {
     "nonlinear": Nonlinear,
 }
 

@@ -2,6 +2,8 @@
 
 from torch import Tensor, nn
 
+from .head import Head
+
 
 class Standardised(nn.Module):
     """A head whose input is shifted and scaled by the statistics of the training rows.
@@ -11,7 +13,7 @@ class Standardised(nn.Module):
         - frames, mask, output: as the inner head's.
     """
 
-    def __init__(self, head: nn.Module, mean: Tensor, deviation: Tensor) -> None:
+    def __init__(self, head: Head, mean: Tensor, deviation: Tensor) -> None:
         super().__init__()
         self.head = head
         self.mean: Tensor
@@ -20,9 +22,11 @@ class Standardised(nn.Module):
         self.register_buffer("deviation", deviation)
 
     def aggregate(self, frames: Tensor, mask: Tensor | None = None) -> Tensor:
+        """The inner head's clip vector, ``(B, E)``."""
         return self.head.aggregate((frames - self.mean) / self.deviation, mask)
 
     def classify(self, clips: Tensor) -> Tensor:
+        """The inner head's logits, ``(B, C)``."""
         return self.head.classify(clips)
 
     def forward(self, frames: Tensor, mask: Tensor | None = None) -> Tensor:

@@ -112,13 +112,14 @@ def read_shard(path: Path, sequence: int | None = None) -> Shard:
         StoreMismatch: When a newer longreel wrote it.
     """
     with _naming_damage(path), h5py.File(path, "r", locking=False) as file:
-        if file.attrs["format"] != FORMAT:
-            raise ValueError(f"format is {file.attrs['format']!r}")
-        if file.attrs["version"] > VERSION:
+        facts = dict(file.attrs)
+        if facts["format"] != FORMAT:
+            raise ValueError(f"format is {facts['format']!r}")
+        if int(str(facts["version"])) > VERSION:
             raise StoreMismatch(
-                f"{path}: has store format {file.attrs['version']}, this longreel reads up to {VERSION}. Update it."
+                f"{path}: has store format {facts['version']}, this longreel reads up to {VERSION}. Update it."
             )
-        spec = Spec.from_json(file.attrs["spec"])
+        spec = Spec.from_json(str(facts["spec"]))
         ids = tuple(text.decode() for text in _plain_dataset(file, "ids")[:])
         datasets = {name: _plain_dataset(file, name) for name in COLUMNS}
         columns = {name: dataset[:] for name, dataset in datasets.items() if name != "features"}

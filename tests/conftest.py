@@ -1,6 +1,7 @@
 import ctypes
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
@@ -91,3 +92,77 @@ def watch_opens() -> Iterator[Callable[[Path], Callable[[], bool]]]:
     yield watch
     for descriptor in descriptors:
         os.close(descriptor)
+
+
+# A small synthetic store, for the tests of training, evaluation and comparison.
+
+
+@dataclass(frozen=True)
+class SmallStore:
+    """A manifest and its store; `rows` are the manifest's, `features` what was stored for each clip."""
+
+    manifest: Path
+    store: Path
+    rows: tuple[dict[str, str], ...]
+    features: dict[str, NDArray[np.float16]]
+
+
+@pytest.fixture(scope="session")
+def write_small_store() -> Callable[..., SmallStore]:
+    """Write a manifest and its store: ``write_small_store(folder, left_out=(), failed=(), splits=..., noise=1.0)``.
+
+    There are four classes with 12, 8, 6 and 3 real training clips, one clip of each split has two of them. ``rows``
+    replaces the manifest's rows; the features of a clip depend on its path alone. A second call adds newer features.
+    """
+
+    def write(
+        folder: Path,
+        *,
+        left_out: Sequence[str] = (),
+        failed: Sequence[str] = (),
+        splits: Sequence[str] = ("train", "val", "test"),
+        noise: float = 1.0,
+        backbone: str = "toy",
+        rows: Sequence[Mapping[str, str]] | None = None,
+    ) -> SmallStore:
+        from longreel.store import ClipFeatures, Failure, Origin, ShardWriter, Spec, append_failure
+
+        chosen = [dict(row) for row in rows or _small_rows() if row["split"] in splits]
+        store, manifest = folder / "toy.store", folder / "clips.csv"
+        store.mkdir(parents=True, exist_ok=True)
+        manifest.write_text("\n".join(",".join(cells) for cells in [chosen[0], *(row.values() for row in chosen)]))
+        features = {row["path"]: _small_features(row["path"], noise) for row in chosen}
+        with ShardWriter(store, Spec(backbone, "0", 6, "all", "none", "auto")) as writer:
+            for clip_id, clip in features.items():
+                if clip_id not in {*left_out, *failed}:
+                    seconds = np.arange(len(clip), dtype=np.float64)
+                    writer.add(clip_id, ClipFeatures(clip, seconds), Origin("pyav", 1.0, 1, 1, "00" * 32))
+        for clip_id in failed:
+            append_failure(store, "1of1", Failure(clip_id, clip_id, "cannot be decoded"))
+        return SmallStore(manifest, store, tuple(chosen), features)
+
+    return write
+
+
+def _small_rows() -> list[dict[str, str]]:
+    """The rows in an order that mixes classes and splits."""
+    sizes = {"boat": (12, 4, 5), "car": (8, 4, 5), "dog": (5, 3, 4), "yak": (3, 3, 3)}
+    rows = [
+        {"path": f"{split}/{label}{number}.mp4", "label": label, "split": split}
+        for label, counts in sizes.items()
+        for split, count in zip(("train", "val", "test"), counts, strict=True)
+        for number in range(count)
+    ]
+    for row in rows:
+        if row["path"].endswith("boat1.mp4"):
+            row["label"] = "boat;dog"
+    return [rows[place] for place in np.random.default_rng(0).permutation(len(rows))]
+
+
+def _small_features(clip_id: str, noise: float) -> NDArray[np.float16]:
+    """``(T, 6)``: the direction of the class in the path, an offset that standardising takes away, and noise."""
+    generator = np.random.default_rng(list(clip_id.encode()))
+    centre = np.full(6, 5.0)
+    centre[["boat", "car", "dog", "yak"].index(Path(clip_id).stem.rstrip("0123456789"))] += 1.0
+    shape = (int(generator.integers(2, 7)), 6)
+    return (centre + noise * generator.standard_normal(shape)).astype(np.float16)

@@ -39,7 +39,7 @@ def workplace(tmp_path_factory, make_video):
     for command in (
         "extract videos.csv videos.store --backbone motion",
         "train videos.store videos.csv --out runs/ce --epochs 3",
-        "train videos.store videos.csv --balance balanced-softmax --out runs/bs --epochs 3",
+        "train videos.store videos.csv --balance balanced-softmax --out runs/bs",
     ):
         done = run(*command.split(), cwd=folder)
         assert done.returncode == 0, done.stderr

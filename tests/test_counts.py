@@ -111,9 +111,11 @@ def test_every_rule_lists_its_groups_from_rich_to_poor_and_each_class_once(rule)
     assert means == sorted(means, reverse=True)
 
 
-@pytest.mark.parametrize("rule", ["20,100", *RULES])
-def test_a_group_set_says_its_rule(rule):
-    assert make_groups(rule, ["a"], [30]).rule.startswith({"20,100": "bounds on training clips: 20, 100"}.get(rule, rule))
+@pytest.mark.parametrize(
+    ("rule", "words"), [("20,100", "bounds on training clips: 20, 100"), *zip(RULES, RULES, strict=True)]
+)
+def test_groups_say_by_which_rule_they_were_made(rule, words):
+    assert make_groups(rule, ["a"], [30]).rule.startswith(words)
 
 
 def test_a_mapping_file_gives_the_groups_in_the_order_of_the_file(tmp_path):

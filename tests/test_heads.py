@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from longreel.errors import LongreelError
@@ -29,7 +29,7 @@ def clips() -> tuple[Tensor, Tensor]:
 def score_frame_by_frame(head: Nonlinear, clip: Tensor) -> Tensor:
     """As published: both layers on every row ``(T, D)``, then the mean of the logits."""
     rows = [head.project.weight @ (head.hidden.weight @ row + head.hidden.bias).clamp(min=0) for row in clip]
-    return sum(row + head.project.bias for row in rows) / len(rows)
+    return torch.stack([row + head.project.bias for row in rows]).mean(dim=0)
 
 
 def test_the_late_average_equals_projecting_every_frame_and_averaging_the_logits(clips):
@@ -140,20 +140,21 @@ def test_a_standardised_head_on_raw_features_equals_the_plain_head_on_standardis
     mean, deviation = torch.arange(8.0), torch.arange(1.0, 9.0)
     head = build_head(name, 8, 5, mean, deviation).eval()
     standardised = torch.stack([torch.stack([(row - mean) / deviation for row in clip]) for clip in frames])
-    torch.testing.assert_close(head(frames, mask), head.head(standardised, mask))
+    torch.testing.assert_close(head(frames, mask), head.head.classify(head.head.aggregate(standardised, mask)))
 
 
 def test_zeros_and_ones_leave_the_features_as_they_are(clips):
     head = build_head("nonlinear", 8, 5, torch.zeros(8), torch.ones(8)).eval()
-    assert torch.equal(head(*clips), head.head(*clips))
+    assert torch.equal(head(*clips), head.head.classify(head.head.aggregate(*clips)))
 
 
 def test_mean_and_deviation_are_saved_with_the_head_and_not_trained():
-    head = Standardised(nn.Identity(), torch.arange(3.0), torch.ones(3))
-    assert set(head.state_dict()) == {"mean", "deviation"}
-    assert list(head.parameters()) == []
+    inner = Nonlinear(3, 2, hidden=4)
+    head = Standardised(inner, torch.arange(3.0), torch.ones(3))
+    assert set(head.state_dict()) == {"mean", "deviation", *(f"head.{name}" for name in inner.state_dict())}
+    assert [id(parameter) for parameter in head.parameters()] == [id(parameter) for parameter in inner.parameters()]
 
 
 def test_an_unknown_head_is_refused_with_the_nearest_name():
-    with pytest.raises(LongreelError, match="no head called 'nonlinar'. Did you mean 'nonlinear'"):
+    with pytest.raises(LongreelError, match=r"no head called 'nonlinar'. Did you mean 'nonlinear'"):
         build_head("nonlinar", 8, 5, torch.zeros(8), torch.ones(8))

@@ -84,9 +84,8 @@ def test_only_the_ratios_of_the_counts_matter(logits):
 def test_a_class_without_training_clips_leaves_the_loss_of_the_others_finite(logits, labels):
     counts = torch.tensor([100.0, 20.0, 7.0, 0.0])
     labels = labels.clamp(max=2)
-    logits = logits.requires_grad_()
-    found = METHODS["balanced-softmax"](logits, F.one_hot(labels, 4).float(), counts)
     naive = [balanced_softmax(row, int(label), counts) for row, label in zip(logits, labels, strict=True)]
+    found = METHODS["balanced-softmax"](logits.requires_grad_(), F.one_hot(labels, 4).float(), counts)
     torch.testing.assert_close(found, torch.tensor(naive))
     found.sum().backward()
     assert logits.grad is not None
@@ -140,5 +139,5 @@ def test_every_method_has_the_gradient_of_finite_differences(loss):
 
 
 def test_an_unknown_method_is_refused_with_the_nearest_name():
-    with pytest.raises(LongreelError, match="no balance method called 'balanced-sofmax'. Did you mean"):
+    with pytest.raises(LongreelError, match=r"no balance method called 'balanced-sofmax'. Did you mean"):
         choose_method("balanced-sofmax")

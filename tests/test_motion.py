@@ -49,8 +49,11 @@ def test_there_is_one_row_for_each_window_begun(frames: int, rows: int):
     assert out.dtype == np.float32
 
 
-def test_a_window_divides_the_chunks_of_32_frames_it_will_be_given():
-    assert 32 % Motion.window == 0
+def test_the_frames_it_asks_for_are_the_frames_it_takes():
+    frame = np.random.default_rng(0).integers(0, 256, (90, 160, 3), dtype=np.uint8)
+    assert Motion()(Motion.preprocessing.apply(frame)[None]).shape == (1, Motion.dim)
+    assert len(Motion.sampling.times(0.0, 2.0)) == 4 * Motion.window
+    assert 32 % Motion.window == 0  # extraction hands over 32 frames at a time
 
 
 @pytest.mark.parametrize("size", [4, 8, 12, 16, 32])
@@ -143,10 +146,27 @@ def test_normal_flow_is_the_speed_of_the_grating_in_pixels_a_frame(speed: float)
 
 def test_the_row_of_a_film_played_backwards_has_its_directions_turned_round():
     film = noise(4)
-    forth, back = (
-        Motion()(f)[0][COLOUR + HISTOGRAM :][:HISTOGRAM].reshape(DIRECTIONS, CELLS) for f in (film, film[::-1])
-    )
+    rows = [Motion()(way)[0][COLOUR + HISTOGRAM :][:HISTOGRAM] for way in (film, film[::-1])]
+    forth, back = (row.reshape(DIRECTIONS, CELLS) for row in rows)
     np.testing.assert_allclose(back, np.roll(forth, DIRECTIONS // 2, axis=0), rtol=1e-3, atol=1e-4)
+
+
+def test_a_row_is_its_six_blocks_in_order_each_normalised_by_itself():
+    window = torch.from_numpy(noise(4))
+    planes = opponent(window)
+    luma = planes[0]
+    change, gradient = change_and_gradient(luma)
+    blocks = [
+        colour(planes),
+        lobes(doubled(gradients(luma[[0, 2]]))),
+        lobes(energy(change, gradient)),
+        lobes(coarse_energy(luma)),
+        lobes(normal_flow(change, gradient)),
+        lobes(doubled(gradients(change.abs()))),
+    ]
+    expected = [block.sqrt() if i else block.sign() * block.abs().sqrt() for i, block in enumerate(blocks)]
+    expected = [root * len(root) ** 0.5 / (root.square().sum().sqrt() + 0.05) for root in expected]
+    np.testing.assert_allclose(Motion()(window.numpy())[0], torch.cat(expected).numpy(), rtol=1e-3, atol=1e-4)
 
 
 def test_colour_is_the_mean_and_deviation_of_each_cell():
@@ -159,17 +179,16 @@ def test_colour_is_the_mean_and_deviation_of_each_cell():
 
 
 def test_cells_are_the_block_means_row_by_row():
-    planes = torch.arange(2 * 3 * 8 * 12, dtype=torch.float32).reshape(2, 3, 8, 12)
-    expected = [
-        p[:, y : y + 2, x : x + 3].mean() for p in planes.numpy() for y in range(0, 8, 2) for x in range(0, 12, 3)
-    ]
-    np.testing.assert_allclose(cells(planes).flatten().numpy(), expected, rtol=1e-6)
+    planes = np.arange(2 * 3 * 8 * 12, dtype=np.float32).reshape(2, 3, 8, 12)
+    corners = [(y, x) for y in range(0, 8, 2) for x in range(0, 12, 3)]
+    expected = [[plane[:, y : y + 2, x : x + 3].mean() for y, x in corners] for plane in planes]
+    np.testing.assert_allclose(cells(torch.from_numpy(planes)).numpy(), expected, rtol=1e-6)
 
 
 def test_gradients_are_central_differences_inside_and_zero_on_the_border():
     image = noise(2)[..., 0].astype(np.float32)
     field = gradients(torch.from_numpy(image)).numpy()
-    down, right = np.gradient(image, axis=(1, 2))
+    down, right = np.gradient(image, axis=1), np.gradient(image, axis=2)
     np.testing.assert_allclose(field[0, :, :, 1:-1], right[:, :, 1:-1])
     np.testing.assert_allclose(field[1, :, 1:-1], down[:, 1:-1])
     assert not field[0, :, :, [0, -1]].any()
@@ -177,7 +196,7 @@ def test_gradients_are_central_differences_inside_and_zero_on_the_border():
 
 
 def test_doubling_makes_opposite_gradients_one_orientation_of_the_same_length():
-    field = torch.randn(2, 1, 4, 4) * 10
+    field = torch.from_numpy(np.random.default_rng(2).normal(size=(2, 1, 4, 4)) * 10).float()
     x, y = field.numpy()
     square = (x + 1j * y) ** 2 / np.abs(x + 1j * y)
     np.testing.assert_allclose(doubled(field).numpy(), [square.real, square.imag], rtol=5e-3, atol=5e-3)

@@ -1,29 +1,24 @@
-"""Runs as folders: what they hold, how they survive interruptions, and that the test split has no way in."""
+"""Runs as folders: what they hold, what they are made of, and what is refused."""
 
 import dataclasses
 import json
 import os
-import random
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from safetensors import safe_open
 from safetensors.numpy import load_file
 
 from longreel.durable import owned
-from longreel.errors import InUse, LongreelError, ManifestError, RunMismatch, StoreMismatch
+from longreel.errors import InUse, LongreelError, ManifestError, RunMismatch
 from longreel.experiments.evaluate import evaluate_run
 from longreel.experiments.fit import FitSettings
 from longreel.experiments.runs import TrainSettings, load_head, read_config, read_scores, train_run
 from longreel.store import FeatureStore
 
 RESULTS = ("head.safetensors", "history.json", "scores-val.safetensors")
+FILES = {*RESULTS, "config.json", "provenance.json", "result.json", ".lock"}
 
 
 @pytest.fixture(autouse=True)
@@ -37,7 +32,7 @@ def made(tmp_path, write_small_store):
 
 
 def settings_of(made, *, balance: str = "ce", groups: str = "5,10", standardise: bool = True, **fit) -> TrainSettings:
-    chosen = FitSettings(**{"epochs": 4, "batch_size": 8} | fit)
+    chosen = FitSettings(**{"epochs": 4, "batch_size": 8, "learning_rate": 1e-3} | fit)
     return TrainSettings(made.store, made.manifest, balance=balance, groups=groups, standardise=standardise, fit=chosen)
 
 
@@ -58,7 +53,7 @@ def stop_at(epoch: int):
 def test_a_finished_run_holds_its_files_and_nothing_else(made, tmp_path):
     trained = train_run(tmp_path / "run", settings_of(made, checkpoint_seconds=0))
     names = {path.name for path in (tmp_path / "run").iterdir()}
-    assert names == {*RESULTS, "config.json", "provenance.json", "result.json", ".lock"}
+    assert names == FILES
     history = json.loads((tmp_path / "run" / "history.json").read_text())
     assert [row["epoch"] for row in history] == [1, 2, 3, 4]
     best = max(history, key=lambda row: row["val_map"])
@@ -67,8 +62,8 @@ def test_a_finished_run_holds_its_files_and_nothing_else(made, tmp_path):
     assert trained.failed == {"train": 0, "val": 0}
 
 
-def test_the_configuration_has_every_value_resolved(made, tmp_path):
-    os.chdir(made.manifest.parent)
+def test_the_configuration_has_every_value_resolved(made, tmp_path, monkeypatch):
+    monkeypatch.chdir(made.manifest.parent)
     settings = TrainSettings(Path("toy.store"), Path("clips.csv"), groups="5,10", fit=FitSettings(epochs=1, seed=3))
     train_run(tmp_path / "run", settings)
     config = read_config(tmp_path / "run")
@@ -157,15 +152,11 @@ def test_a_failed_val_clip_is_scored_lowest_when_the_epoch_is_selected(tmp_path,
     assert trained.val == pytest.approx(evaluate_run(tmp_path / "run", "val")["overall"]["acc1"])
 
 
-def test_a_val_split_of_which_every_clip_failed_still_ends_in_a_run(tmp_path, write_small_store, made):
+def test_a_val_split_of_which_every_clip_failed_is_refused(made, tmp_path, write_small_store):
     failed = [row["path"] for row in made.rows if row["split"] == "val"]
     other = write_small_store(tmp_path / "other", failed=failed)
-    try:
-        trained = train_run(tmp_path / "run", settings_of(other))
-    except LongreelError as error:
-        assert "val" in str(error)  # noqa: PT017 - a refusal that says so is as good
-    else:
-        assert trained.failed == {"train": 0, "val": len(failed)}
+    with pytest.raises(LongreelError, match="val"):
+        train_run(tmp_path / "run", settings_of(other))
 
 
 def test_generated_clips_are_trained_on_and_change_neither_counts_nor_groups(made, tmp_path, write_small_store):
@@ -179,16 +170,11 @@ def test_generated_clips_are_trained_on_and_change_neither_counts_nor_groups(mad
     assert contents(tmp_path / "without")["head.safetensors"] != contents(tmp_path / "with")["head.safetensors"]
 
 
-def test_balanced_softmax_on_generated_clips_alone_is_refused_or_finite(tmp_path, write_small_store, made):
-    """No class has a real training clip then: there is no prior."""
+def test_balanced_softmax_on_generated_clips_alone_is_refused_as_there_is_no_prior(made, tmp_path, write_small_store):
     rows = [{**row, "source": "generated" if row["split"] == "train" else "real"} for row in made.rows]
     other = write_small_store(tmp_path / "other", rows=[row for row in rows if row["split"] != "val"])
-    try:
+    with pytest.raises(LongreelError, match="real"):
         train_run(tmp_path / "run", settings_of(other, balance="balanced-softmax"))
-    except LongreelError as error:
-        assert "real" in str(error)  # noqa: PT017
-    else:
-        assert all(np.isfinite(tensor).all() for tensor in load_file(tmp_path / "run" / "head.safetensors").values())
 
 
 @pytest.mark.parametrize("splits", [("train", "val", "test"), ("train", "test")], ids=["val", "no val"])
@@ -224,90 +210,46 @@ def test_a_class_whose_training_clips_all_failed_is_refused_by_name(tmp_path, wr
         train_run(tmp_path / "run", settings_of(made))
 
 
-# The firewall.
-
-
-def test_training_gives_the_same_bits_when_the_test_clips_are_not_in_the_store(made, tmp_path, write_small_store):
-    bare = write_small_store(
-        tmp_path / "bare", left_out=[row["path"] for row in made.rows if row["split"] == "test"]
-    )
-    train_run(tmp_path / "a", settings_of(made))
-    train_run(tmp_path / "b", settings_of(bare))
-    assert contents(tmp_path / "a") == contents(tmp_path / "b")
-    assert read_config(tmp_path / "a")["store_digest"] == read_config(tmp_path / "b")["store_digest"]
-    with pytest.raises(StoreMismatch, match="lacks 17 of the 17 test clips"):
-        evaluate_run(tmp_path / "b")
-
-
-def test_training_does_not_notice_damaged_test_features(made, tmp_path):
-    train_run(tmp_path / "a", settings_of(made))
-    shard = next(made.store.glob("*.h5"))
-    content = bytearray(shard.read_bytes())
-    for row in made.rows:
-        if row["split"] == "test":
-            features = made.features[row["path"]].tobytes()
-            place = content.find(features)
-            content[place : place + len(features)] = b"\xff" * len(features)  # NaN in every entry
-    shard.write_bytes(content)
-    train_run(tmp_path / "b", settings_of(made))
-    assert contents(tmp_path / "a") == contents(tmp_path / "b")
-
-
-def test_training_asks_the_store_for_no_test_clip(made, tmp_path, monkeypatch):
-    asked: set[str] = set()
-    read = FeatureStore.read
-    monkeypatch.setattr(FeatureStore, "read", lambda store, ids: asked.update(ids) or read(store, ids))
-    monkeypatch.setattr(FeatureStore, "__getitem__", lambda store, clip_id: pytest.fail(f"read {clip_id}"))
-    train_run(tmp_path / "run", settings_of(made))
-    assert asked == {row["path"] for row in made.rows if row["split"] != "test"}
-
-
-def test_training_gives_the_same_bits_whatever_the_test_labels_are(made, tmp_path, write_small_store):
-    rows = [{**row, "label": "yak"} if row["split"] == "test" else row for row in made.rows]
-    other = write_small_store(tmp_path / "other")
-    write_small_store(tmp_path / "relabelled", rows=rows)
-    other.manifest.write_bytes((tmp_path / "relabelled" / "clips.csv").read_bytes())
-    train_run(tmp_path / "a", settings_of(made))
-    train_run(tmp_path / "b", settings_of(other))
-    assert contents(tmp_path / "a") == contents(tmp_path / "b")
-
-
-# The folder.
-
-
 def test_a_finished_run_is_left_alone(made, tmp_path):
     first = train_run(tmp_path / "run", settings_of(made))
-    names = {path.name for path in (tmp_path / "run").iterdir() if path.name != ".lock"}
-    before = {name: ((tmp_path / "run" / name).read_bytes(), (tmp_path / "run" / name).stat().st_mtime_ns) for name in names}
+
+    def state() -> dict[str, tuple]:
+        files = [path for path in (tmp_path / "run").iterdir() if path.name != ".lock"]
+        return {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in files}
+
+    before = state()
     again = train_run(tmp_path / "run", settings_of(made), on_epoch=lambda row: pytest.fail("trained again"))
-    after = {name: ((tmp_path / "run" / name).read_bytes(), (tmp_path / "run" / name).stat().st_mtime_ns) for name in names}
     assert again == first
-    assert after == before
+    assert state() == before
 
 
-@pytest.mark.parametrize("finished", [True, False])
 @pytest.mark.parametrize(
     ("key", "change"),
     [
         ("balance", {"balance": "bce"}),
         ("standardise", {"standardise": False}),
-        ("groups.rule", {"groups": "thirds"}),
+        ("groups", {"groups": "thirds"}),
         ("fit.seed", {"seed": 7}),
         ("fit.epochs", {"epochs": 5}),
         ("fit.frames", {"frames": 2}),
     ],
 )
-def test_another_configuration_in_the_folder_is_refused_and_the_key_is_named(finished, key, change, made, tmp_path):
-    if finished:
-        train_run(tmp_path / "run", settings_of(made, epochs=2))
-    else:
-        with pytest.raises(KeyboardInterrupt):
-            train_run(tmp_path / "run", settings_of(made, epochs=2), on_epoch=stop_at(1))
-    before = contents(tmp_path / "run", ["config.json", "result.json", "head.safetensors"])
-    with pytest.raises(RunMismatch, match=key.replace(".rule", "")) as caught:
+def test_another_configuration_in_an_unfinished_run_is_refused_by_its_key(key, change, made, tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        train_run(tmp_path / "run", settings_of(made, epochs=2), on_epoch=stop_at(1))
+    before = (tmp_path / "run" / "config.json").read_bytes()
+    with pytest.raises(RunMismatch, match=f"holds another run: {key}") as caught:
         train_run(tmp_path / "run", settings_of(made, **{"epochs": 2} | change))
     assert caught.value.exit_code == 2
-    assert contents(tmp_path / "run", ["config.json", "result.json", "head.safetensors"]) == before
+    assert (tmp_path / "run" / "config.json").read_bytes() == before
+
+
+def test_another_configuration_in_a_finished_run_is_refused_and_its_files_stay(made, tmp_path):
+    train_run(tmp_path / "run", settings_of(made, epochs=1))
+    before = contents(tmp_path / "run")
+    with pytest.raises(RunMismatch, match=r"fit.seed is 0 there, 1 now"):
+        train_run(tmp_path / "run", settings_of(made, epochs=1, seed=1))
+    assert contents(tmp_path / "run") == before
 
 
 def test_another_number_of_threads_is_another_configuration(made, tmp_path):
@@ -360,147 +302,7 @@ def test_a_run_folder_in_use_by_somebody_else_is_refused(made, tmp_path):
 def test_an_unfinished_run_and_a_folder_that_is_none_are_told_apart(made, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         train_run(tmp_path / "run", settings_of(made), on_epoch=stop_at(2))
-    with pytest.raises(RunMismatch, match="its training has not finished. Run the same `longreel train`"):
+    with pytest.raises(RunMismatch, match=r"its training has not finished. Run the same `longreel train`"):
         read_config(tmp_path / "run")
     with pytest.raises(RunMismatch, match="is not a run"):
         read_config(made.store)
-
-
-# Interruptions.
-
-
-@pytest.mark.parametrize("stop", range(1, 5))
-def test_a_run_resumed_from_any_epoch_ends_in_the_same_bits(stop, made, tmp_path):
-    train_run(tmp_path / "straight", settings_of(made, frames=3, checkpoint_seconds=0))
-    with pytest.raises(KeyboardInterrupt):
-        train_run(tmp_path / "run", settings_of(made, frames=3, checkpoint_seconds=0), on_epoch=stop_at(stop))
-    seen: list[int] = []
-    train_run(tmp_path / "run", settings_of(made, frames=3, checkpoint_seconds=0), on_epoch=lambda row: seen.append(row["epoch"]))
-    assert seen == list(range(stop, 5))
-    assert contents(tmp_path / "run") == contents(tmp_path / "straight")
-
-
-@pytest.mark.parametrize("name", [*RESULTS, "provenance.json", "result.json"])
-def test_a_run_that_broke_off_while_its_results_were_written_is_finished_later(name, made, tmp_path, monkeypatch):
-    from longreel import durable
-
-    train_run(tmp_path / "straight", settings_of(made, checkpoint_seconds=0))
-    publish = durable.publish
-
-    def break_off(temporary: Path, final: Path) -> None:
-        if final.name == name:
-            raise KeyboardInterrupt
-        publish(temporary, final)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(durable, "publish", break_off)
-        with pytest.raises(KeyboardInterrupt):
-            train_run(tmp_path / "run", settings_of(made, checkpoint_seconds=0))
-    assert not (tmp_path / "run" / "result.json").exists()
-    train_run(tmp_path / "run", settings_of(made, checkpoint_seconds=0))
-    assert contents(tmp_path / "run") == contents(tmp_path / "straight")
-    assert not (tmp_path / "run" / "checkpoint.safetensors").exists()
-
-
-def test_what_a_killed_run_left_behind_is_cleared_away_by_the_next_call(made, tmp_path):
-    folder = tmp_path / "run"
-    train_run(folder, settings_of(made, epochs=1))
-    (folder / "checkpoint.safetensors").write_bytes(b"killed between result.json and the removal")
-    (folder / ".checkpoint.safetensors.123.tmp").write_bytes(b"killed while writing")
-    train_run(folder, settings_of(made, epochs=1))
-    left = {path.name for path in folder.iterdir()} - {*RESULTS, "config.json", "provenance.json", "result.json", ".lock"}
-    assert left == set()
-
-
-#: Imports once, then forks a child for each line of stdin that trains; prints its pid, and how it ended.
-SERVER = """
-import os, sys, torch
-from pathlib import Path
-from longreel.experiments.fit import FitSettings
-from longreel.experiments.runs import TrainSettings, train_run
-torch.set_num_threads(1)
-print("ready", flush=True)
-for line in sys.stdin:
-    folder, store, manifest, epochs = line.rstrip("\\n").split("\\t")
-    child = os.fork()
-    if not child:
-        try:
-            fit = FitSettings(epochs=int(epochs), batch_size=8, frames=3, checkpoint_seconds=0)
-            train_run(Path(folder), TrainSettings(Path(store), Path(manifest), groups="5,10", fit=fit))
-        except BaseException as error:
-            sys.stderr.write(f"{type(error).__name__}: {error}\\n")
-            os._exit(getattr(error, "exit_code", 1))
-        os._exit(0)
-    print(child, flush=True)
-    print(os.waitpid(child, 0)[1], flush=True)
-"""
-
-
-@pytest.fixture
-def trainers():
-    """A function that starts a process which trains in children of its own."""
-    started: list[subprocess.Popen] = []
-
-    def start() -> subprocess.Popen:
-        server = subprocess.Popen(
-            [sys.executable, "-P", "-c", SERVER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
-        started.append(server)
-        assert server.stdout.readline() == "ready\n"
-        return server
-
-    yield start
-    for server in started:
-        server.stdin.close()
-        server.wait(timeout=300)
-        server.stdout.close()
-
-
-def begin(server: subprocess.Popen, made, folder: Path, epochs: int) -> int:
-    """Start a training in a child; gives its pid."""
-    server.stdin.write("\t".join(map(str, (folder, made.store, made.manifest, epochs))) + "\n")
-    server.stdin.flush()
-    return int(server.stdout.readline())
-
-
-def end(server: subprocess.Popen) -> int:
-    """Wait for the child; its exit code, negative for a signal."""
-    return os.waitstatus_to_exitcode(int(server.stdout.readline()))
-
-
-def test_a_run_killed_at_random_moments_ends_in_the_same_bits(made, tmp_path, trainers):
-    epochs, dice, killed, saved = 60, random.Random(0), 0, []
-    server = trainers()
-    began = time.monotonic()
-    begin(server, made, tmp_path / "straight", epochs)
-    assert end(server) == 0
-    whole = time.monotonic() - began
-    for _ in range(5):
-        pid = begin(server, made, tmp_path / "run", epochs)
-        time.sleep(whole * dice.uniform(0.05, 0.25))
-        os.kill(pid, signal.SIGKILL)
-        killed += end(server) == -signal.SIGKILL
-        if (tmp_path / "run" / "checkpoint.safetensors").exists():
-            with safe_open(tmp_path / "run" / "checkpoint.safetensors", framework="numpy") as file:
-                saved.append(json.loads(file.metadata()["progress"])["epoch"])
-    assert killed >= 3
-    assert saved == sorted(saved)
-    assert saved[-1] > 0
-    begin(server, made, tmp_path / "run", epochs)
-    assert end(server) == 0
-    assert contents(tmp_path / "run") == contents(tmp_path / "straight")
-    assert len(contents(tmp_path / "run")) == len(RESULTS)
-
-
-def test_of_two_processes_in_one_folder_the_second_is_refused_and_the_first_goes_on(made, tmp_path, trainers):
-    first, second = trainers(), trainers()
-    pid = begin(first, made, tmp_path / "run", 100_000)
-    while not (tmp_path / "run" / "checkpoint.safetensors").exists():
-        time.sleep(0.02)
-    begin(second, made, tmp_path / "run", 100_000)
-    assert end(second) == InUse.exit_code == 2
-    os.kill(pid, 0)  # still there
-    os.kill(pid, signal.SIGKILL)
-    assert end(first) == -signal.SIGKILL
-    begin(second, made, tmp_path / "run", 2)  # the lock went with its holder: now it is the configuration
-    assert end(second) == RunMismatch.exit_code

@@ -8,18 +8,10 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from longreel.extract.decoders import DECODERS, choose_decoder, decode_frames
 from longreel.extract.preprocessing import Preprocessing
 from longreel.extract.sampling import Sampling
-from longreel.extract.video import (
-    CHUNK,
-    DECODERS,
-    Undecodable,
-    Video,
-    choose_decoder,
-    choose_frames,
-    decode_frames,
-    open_video,
-)
+from longreel.extract.video import Undecodable, Video, choose_frames, open_video
 from longreel.extract.workers import Decoded, DecodeSettings, DecodeTask, Failed, Frames, Restarted, decode_clips
 
 EVERY_FRAME = Sampling(fps=1000)
@@ -35,12 +27,11 @@ def decode_all(path: Path) -> list[Pixels]:
 
 
 def decode(video: Video, decoder: str, wanted: NDArray[np.int64]) -> dict[int, Pixels]:
-    """Table index -> pixels, checked to come once each, in time order, at most 32 at a time."""
+    """Table index -> pixels, checked to come once each, in time order."""
     order, frames = [], {}
-    for chunk in decode_frames(video, decoder, wanted):
-        assert 0 < len(chunk.frames) == len(chunk.indices) <= CHUNK
-        order += chunk.indices
-        frames |= dict(zip(chunk.indices, chunk.frames, strict=True))
+    for frame in decode_frames(video, decoder, wanted):
+        order.append(frame.index)
+        frames[frame.index] = frame.pixels
     assert order == sorted(set(order))
     return frames
 
@@ -123,14 +114,11 @@ def test_the_fraction_of_a_truncated_file_is_what_is_left_of_it(outcomes):
     assert event.fraction == pytest.approx(count / 64, abs=0.02)
 
 
-def test_decord_is_chosen_for_real_clips_and_gives_the_pixels_of_pyav(shared_data, awkward):
-    clips = [*sorted((shared_data / "videos").glob("[st]*/*/*"))[::25][:4], *sorted(awkward.iterdir())]
+def test_decord_is_chosen_for_real_clips_and_gives_the_pixels_of_pyav(shared_data, awkward, expected):
+    clips = sorted((shared_data / "videos").glob("[st]*/*/*"))[::25][:4]
     compared = []
-    for path in clips:
-        try:
-            video = open_video(str(path))
-        except Undecodable:
-            continue
+    for path in [*clips, *(awkward / name for name in expected if expected[name]["status"] == "ok")]:
+        video = open_video(str(path))
         if choose_decoder(video, "auto")[0] == "decord":
             wanted = np.arange(0, len(video.seconds), 9)
             ours, theirs = decode(video, "pyav", wanted), decode(video, "decord", wanted)
@@ -230,15 +218,6 @@ def test_a_span_past_the_end_is_refused(tmp_path, make_video, moving_frames):
 def test_a_short_clip_gives_no_frame_twice(tmp_path, make_video, moving_frames):
     video = open_video(str(make_video(tmp_path / "clip.mp4", moving_frames(3))))
     assert choose_frames(video, Sampling(frames=16), None, None).frames.tolist() == [0, 1, 2]
-
-
-def test_a_container_longer_than_it_is_does_not_lengthen_the_clip_without_bound(tmp_path, make_video, moving_frames):
-    """A worker may take its deadline and the clip's duration; a header's lie must not make that an hour."""
-    path = make_video(tmp_path / "clip.mkv", moving_frames(50), format="matroska")
-    content = path.read_bytes()
-    at = content.index(b"\x44\x89\x88") + 3  # the Duration element of Matroska, a big-endian float64 in ms
-    path.write_bytes(content[:at] + np.array(4e12, dtype=">f8").tobytes() + content[at + 8 :])
-    assert open_video(str(path)).duration < 3600
 
 
 @pytest.mark.parametrize("text", ["#EXTM3U\n#EXTINF:2,\n{0}\n#EXT-X-ENDLIST\n", "ffconcat version 1.0\nfile {0}\n"])

@@ -57,7 +57,7 @@ class ImageModel:
         self.normalisation = str(normalise)
         self._normalise = normalise
         self._pooler = pooler
-        self._model = model.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+        self._model = model.eval().requires_grad_(False).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         blank = np.zeros((1, preprocessing.height, preprocessing.width, 3), dtype=np.uint8)
         self.dim = self(blank).shape[1]
 

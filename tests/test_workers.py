@@ -1,0 +1,264 @@
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from longreel.extract.preprocessing import Preprocessing
+from longreel.extract.sampling import Sampling
+from longreel.extract.workers import (
+    Decoded,
+    DecodeSettings,
+    DecodeTask,
+    Event,
+    Failed,
+    Frames,
+    Restarted,
+    decode_clips,
+)
+
+SETTINGS = DecodeSettings(Sampling(fps=1000), Preprocessing(16, 16))
+PATIENCE = 120.0  #: seconds; the machine may be busy.
+
+
+def workers_of(parent: int) -> list[int]:
+    """The decode processes that a process has started and that still run."""
+    children = Path(f"/proc/{parent}/task").glob("*/children")
+    return [int(child) for path in children for child in path.read_text().split() if is_worker(int(child))]
+
+
+def is_worker(process: int) -> bool:
+    try:
+        return b"longreel.extract.worker\0" in Path(f"/proc/{process}/cmdline").read_bytes()
+    except OSError:
+        return False
+
+
+def wait_until(condition: Callable[[], object], what: str) -> None:
+    begun = time.monotonic()
+    while not condition():
+        assert time.monotonic() - begun < PATIENCE, f"{what} has not come in {PATIENCE:g} s"
+        time.sleep(0.05)
+
+
+def ends(events: Iterator[Event]) -> dict[str, Decoded | Failed]:
+    return {event.clip_id: event for event in events if isinstance(event, Decoded | Failed)}
+
+
+@pytest.fixture(autouse=True)
+def nothing_left() -> Iterator[None]:
+    if not Path("/proc/self/task").is_dir():
+        pytest.skip("needs Linux's /proc")
+    yield
+    assert workers_of(os.getpid()) == []
+
+
+@pytest.fixture(scope="module")
+def short(tmp_path_factory, make_video, moving_frames) -> Path:
+    return make_video(tmp_path_factory.mktemp("v") / "short.mp4", moving_frames(40))
+
+
+@pytest.fixture(scope="module")
+def long(tmp_path_factory, make_video, moving_frames) -> Path:
+    """A clip of more frames than fit in the queue, so that its worker still runs when its first frames are here."""
+    # Of a high rate, since a clip's duration is added to its deadline.
+    frames = moving_frames(100) * 12
+    return make_video(tmp_path_factory.mktemp("v") / "long.mp4", frames, fps=1000, options={"preset": "ultrafast"})
+
+
+@pytest.fixture
+def hang(tmp_path) -> Path:
+    """A file of the length of an hour-long video that takes its reader an hour: a pipe that nobody writes to."""
+    os.mkfifo(tmp_path / "hang.mp4")
+    return tmp_path / "hang.mp4"
+
+
+def tasks_for(*paths: Path) -> Sequence[DecodeTask]:
+    return [DecodeTask(f"{number}:{path.name}", str(path)) for number, path in enumerate(paths)]
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_every_clip_gets_its_frames_in_time_order_and_one_end(short, tmp_path, workers):
+    (tmp_path / "text.mp4").write_text("no video")
+    tasks = tasks_for(short, tmp_path / "text.mp4", short, tmp_path / "gone.mp4", short)
+    seconds: dict[str, list[float]] = {}
+    ended: dict[str, Decoded | Failed] = {}
+    for event in decode_clips(tasks, SETTINGS, workers):
+        assert event.clip_id not in ended
+        match event:
+            case Frames(clip_id, frames, times):
+                assert frames.shape == (len(times), 16, 16, 3)
+                assert len(times) <= 32
+                seconds.setdefault(clip_id, []).extend(times)
+            case Restarted():
+                pytest.fail("a good file was begun again")
+            case _:
+                ended[event.clip_id] = event
+    good = {"0:short.mp4", "2:short.mp4", "4:short.mp4"}
+    assert {clip_id for clip_id, event in ended.items() if isinstance(event, Decoded)} == good == seconds.keys()
+    for clip_id in good:
+        np.testing.assert_allclose(seconds[clip_id], np.arange(40) / 25, atol=1e-3)
+    gone = ended["3:gone.mp4"]
+    assert isinstance(gone, Failed)
+    assert gone.reason == "no such file"
+
+
+def test_the_end_tells_where_the_frames_came_from(short):
+    (event,) = ends(decode_clips(tasks_for(short), SETTINGS, 1)).values()
+    assert isinstance(event, Decoded)
+    status = short.stat()
+    assert (event.size, event.mtime_ns, event.fraction) == (status.st_size, status.st_mtime_ns, 1.0)
+    assert event.sha256 == hashlib.sha256(short.read_bytes()).hexdigest()
+
+
+def test_no_clips_are_no_events_and_no_workers():
+    assert list(decode_clips([], SETTINGS, 4)) == []
+
+
+def test_a_stopped_worker_is_given_up_at_its_deadline_and_the_others_finish(short, long):
+    events = decode_clips(tasks_for(long, short, short), replace(SETTINGS, deadline_seconds=15.0), 1)
+    first = next(events)
+    assert first.clip_id == "0:long.mp4"
+    (worker,) = workers_of(os.getpid())
+    os.kill(worker, signal.SIGSTOP)
+    ended = ends(events)
+    failed = ended.pop("0:long.mp4")
+    assert isinstance(failed, Failed)
+    assert "deadline of 15 s" in failed.reason
+    assert [type(event) for event in ended.values()] == [Decoded, Decoded]
+    assert not Path(f"/proc/{worker}").exists()
+
+
+def test_a_header_that_promises_a_day_does_not_lengthen_the_deadline(tmp_path, make_video, moving_frames):
+    path = make_video(tmp_path / "liar.mkv", moving_frames(100) * 3, fps=100, format="matroska")
+    content = path.read_bytes()
+    at = content.index(b"\x44\x89\x88") + 3  # Matroska's Duration, a big-endian float64 in ms
+    path.write_bytes(content[:at] + np.array(86_400_000.0, dtype=">f8").tobytes() + content[at + 8 :])
+    settings = DecodeSettings(Sampling(fps=100), Preprocessing(160, 160), deadline_seconds=15.0)
+    events = decode_clips(tasks_for(path), settings, 1)
+    next(events)  # the next frames do not fit into the connection, so the worker waits
+    (worker,) = workers_of(os.getpid())
+    os.kill(worker, signal.SIGSTOP)
+    rescue = threading.Timer(60.0, os.kill, (worker, signal.SIGKILL))
+    rescue.start()
+    (failed,) = ends(events).values()
+    rescue.cancel()
+    assert isinstance(failed, Failed)
+    assert "deadline of 15 s" in failed.reason
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV, signal.SIGABRT])
+def test_a_worker_that_dies_fails_its_clip_by_the_signals_name_and_the_others_finish(short, long, number):
+    events = decode_clips(tasks_for(long, short, short), SETTINGS, 1)
+    next(events)
+    (worker,) = workers_of(os.getpid())
+    os.kill(worker, number)
+    ended = ends(events)
+    failed = ended.pop("0:long.mp4")
+    assert isinstance(failed, Failed)
+    assert failed.reason == f"the decoder died of {number.name}"
+    assert [type(event) for event in ended.values()] == [Decoded, Decoded]
+
+
+def test_a_clip_that_needs_too_much_memory_fails_and_the_run_goes_on(tmp_path, short, make_video):
+    frames = [np.zeros((1440, 2560, 3), np.uint8)] * 33
+    large = make_video(tmp_path / "large.mp4", frames, options={"preset": "ultrafast"})
+    # One chunk of 32 such frames is 337 MiB; the worker itself needs less than 250 MiB.
+    ended = ends(decode_clips(tasks_for(large, short), replace(SETTINGS, memory_bytes=300 << 20), 1))
+    failed = ended["0:large.mp4"]
+    assert isinstance(failed, Failed)
+    assert "memory" in failed.reason.lower() or "SIGABRT" in failed.reason, failed
+    assert isinstance(ended["1:short.mp4"], Decoded)
+
+
+def test_what_the_decoder_wrote_is_kept_with_the_failure(awkward_file):
+    (event,) = ends(decode_clips(tasks_for(awkward_file("truncated_no_moov.mp4")), SETTINGS, 1)).values()
+    assert isinstance(event, Failed)
+    assert "moov atom not found" in event.stderr
+
+
+@pytest.fixture
+def awkward_file(shared_data) -> Callable[[str], Path]:
+    return lambda name: shared_data / "videos" / "awkward" / name
+
+
+def test_frames_of_a_decoder_that_gave_up_are_declared_void(awkward_file):
+    events = list(decode_clips(tasks_for(awkward_file("corrupt_middle.mp4")), SETTINGS, 1))
+    voids = [number for number, event in enumerate(events) if isinstance(event, Restarted)]
+    assert len(voids) == 1
+    seconds = [time for event in events[voids[0] :] if isinstance(event, Frames) for time in event.seconds]
+    assert seconds == sorted(set(seconds))
+    end = events[-1]
+    assert isinstance(end, Decoded)
+    assert (end.decoder, end.fraction) == ("pyav", pytest.approx(len(seconds) / 60))
+
+
+def test_closing_early_leaves_no_worker(long, short):
+    events = decode_clips(tasks_for(long, long, short, short), SETTINGS, 2)
+    next(events)
+    assert workers_of(os.getpid()) != []
+    events.close()  # type: ignore[attr-defined]
+    assert workers_of(os.getpid()) == []
+
+
+def test_closing_early_ends_workers_that_hang(long):
+    events = decode_clips(tasks_for(long, long), SETTINGS, 1)
+    next(events)
+    (worker,) = workers_of(os.getpid())
+    os.kill(worker, signal.SIGSTOP)
+    events.close()  # type: ignore[attr-defined]
+    assert not Path(f"/proc/{worker}").exists()
+
+
+PARENT = """
+import sys, time
+from longreel.extract.preprocessing import Preprocessing
+from longreel.extract.sampling import Sampling
+from longreel.extract.workers import DecodeSettings, DecodeTask, decode_clips
+settings = DecodeSettings(Sampling(fps=1000), Preprocessing(16, 16))
+events = decode_clips([DecodeTask(str(n), sys.argv[1]) for n in range(4)], settings, 2)
+next(events)
+print("begun", flush=True)
+time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize("stopped", [False, True], ids=["working", "hanging"])
+def test_a_killed_parent_leaves_no_worker(long, stopped):
+    with subprocess.Popen([sys.executable, "-c", PARENT, str(long)], stdout=subprocess.PIPE, text=True) as parent:
+        try:
+            assert parent.stdout is not None
+            assert parent.stdout.readline() == "begun\n"
+            wait_until(lambda: len(workers_of(parent.pid)) == 2, "the second worker")
+            time.sleep(1.0 if stopped else 0.0)  # past its start, when it asks to die with its parent
+            workers = workers_of(parent.pid)
+            for worker in workers if stopped else []:
+                os.kill(worker, signal.SIGSTOP)
+        finally:
+            parent.kill()
+    wait_until(lambda: not any(map(is_worker, workers)), "the workers' end")
+
+
+def test_a_pipe_is_no_video_and_does_not_hang(hang):
+    (event,) = ends(decode_clips(tasks_for(hang), SETTINGS, 1)).values()
+    assert isinstance(event, Failed)
+    assert event.reason == "no such file"
+
+
+@pytest.mark.parametrize("workers", [0, -1])
+def test_a_number_of_workers_that_would_never_begin_is_refused(short, workers):
+    """In a process of its own with a limit of time: waiting for nobody would take for ever."""
+    script = PARENT.replace("settings, 2)", f"settings, {workers})").replace("time.sleep(600)", "")
+    try:
+        done = subprocess.run([sys.executable, "-c", script, str(short)], capture_output=True, text=True, timeout=40)
+    except subprocess.TimeoutExpired:
+        pytest.fail(f"{workers} workers are waited for without end")
+    assert "workers" in done.stderr or done.stdout == "begun\n", done.stderr[-300:]
