@@ -17,6 +17,11 @@ class Loss(Protocol):
         - output: ``(B,)``.
     """
 
+    @property
+    def needs_prior(self) -> bool:
+        """Whether a class without real training clips makes it undefined."""
+        ...
+
     def __call__(self, logits: Tensor, target: Tensor, counts: Tensor) -> Tensor: ...
 
 
@@ -31,15 +36,22 @@ class SoftCrossEntropy:
 
     tau: float = 0.0
 
+    @property
+    def needs_prior(self) -> bool:
+        return self.tau != 0.0
+
     def __call__(self, logits: Tensor, target: Tensor, counts: Tensor) -> Tensor:
         shift = self.tau * (counts / counts.sum()).log() if self.tau else 0.0  # (C,)
         share = target / target.sum(dim=1, keepdim=True)
-        return -(share * F.log_softmax(logits + shift, dim=1)).sum(dim=1)
+        losses = share * F.log_softmax(logits + shift, dim=1)  # (B, C)
+        return -losses.where(share > 0, 0.0).sum(dim=1)  # a class without training clips has log prior -inf
 
 
 @dataclass(frozen=True)
 class BinaryCrossEntropy:
     """One sigmoid a class, averaged over the classes, as VideoLT trains (Zhang et al., ICCV 2021)."""
+
+    needs_prior: bool = False
 
     def __call__(self, logits: Tensor, target: Tensor, counts: Tensor) -> Tensor:
         return F.binary_cross_entropy_with_logits(logits, target, reduction="none").mean(dim=1)

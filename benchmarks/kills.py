@@ -1,6 +1,6 @@
 """Kill extract and train at random moments, run the same command again, compare with an uninterrupted run.
 
-    python benchmarks/kills.py ../shared/data/videos/manifest_all9.csv build/kills --kills 20
+python benchmarks/kills.py ../shared/data/videos/manifest_all9.csv build/kills --kills 20
 """
 
 import argparse
@@ -35,7 +35,8 @@ def kill_after(command: list[str], seconds: float) -> bool:
 
 def digest(store: Path) -> str:
     """What `store verify` computes from the bytes."""
-    return json.loads(subprocess.run(["longreel", "store", "verify", str(store), "--json"], check=True, stdout=subprocess.PIPE).stdout)["digest"]
+    command = ["longreel", "store", "verify", str(store), "--json"]
+    return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)["digest"]
 
 
 def kill_extract(manifest: Path, work: Path, kills: int, chance: random.Random) -> str:
@@ -75,8 +76,10 @@ def kill_train(manifest: Path, work: Path, kills: int, chance: random.Random) ->
         checkpoint = (folder / "checkpoint.safetensors").exists()
         resumed += checkpoint
         run([*command, str(folder)])
-        assert [hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in files] == expected, f"differs after kill {done}"
-        print(f"train: kill {done}, {'resumed' if checkpoint else 'before the first checkpoint'}, same bytes", flush=True)
+        found = [hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in files]
+        assert found == expected, f"weights, history or scores differ after kill {done}"
+        where = "after a checkpoint" if checkpoint else "before the first checkpoint"
+        print(f"train: kill {done}, {where}, same bytes", flush=True)
     return f"train: {kills} kills, {resumed} after a checkpoint: weights, history and scores identical"
 
 

@@ -1,6 +1,6 @@
 """Clips a second and core of `extract --backbone motion`, all processes counted, start-up left out.
 
-    python benchmarks/motion_speed.py ../shared/data/videos/manifest_all9.csv build/motion-speed
+python benchmarks/motion_speed.py ../shared/data/videos/manifest_all9.csv build/motion-speed
 """
 
 import os
@@ -26,7 +26,10 @@ def main(manifest_path: Path, store: Path) -> None:
     begun = cpu_seconds()
     report = extract_clips(manifest, store, backbone)
     spent = cpu_seconds() - begun
-    print(f"{report.written} clips in {spent:.1f} CPU seconds: {report.written / spent:.1f} clips a second and core, {os.cpu_count()} cores")
+    rate = report.written / spent
+    print(
+        f"{report.written} clips in {spent:.1f} CPU seconds: {rate:.1f} clips a second and core ({os.cpu_count()} cores)"
+    )
 
 
 if __name__ == "__main__":

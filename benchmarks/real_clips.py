@@ -1,4 +1,4 @@
-"""Accuracy on real clips: the nonlinear head against logistic regression, Balanced Softmax against cross-entropy, `motion`.
+"""Accuracy on real clips: head against logistic regression, Balanced Softmax against cross-entropy, `motion`.
 
     python benchmarks/real_clips.py ../shared/data build/real-clips
 
@@ -64,10 +64,12 @@ def report_accuracy(name: str, store: Path, manifest: Path, work: Path) -> None:
 
 def report_long_tail(store: Path, manifest: Path, work: Path) -> None:
     """Balanced Softmax minus cross-entropy over ten paired seeds, with its interval."""
-    runs = [run for balance in ("ce", "balanced-softmax") for run in train_seeds(store, manifest, balance, 10, work / "runs-lt9")]
+    folder = work / "runs-lt9"
+    runs = [run for balance in ("ce", "balanced-softmax") for run in train_seeds(store, manifest, balance, 10, folder)]
     print(longreel("compare", *runs))
     difference = json.loads(longreel("compare", *runs, "--json"))["rows"][1]["difference"]["class_average"]
-    print(f"lt9 macro recall, difference: {difference['value']:+.3f} [{difference['low']:+.3f}, {difference['high']:+.3f}]")
+    low, high = difference["low"], difference["high"]
+    print(f"lt9 macro recall, difference: {difference['value']:+.3f} [{low:+.3f}, {high:+.3f}]")
 
 
 def main(data: Path, work: Path) -> None:

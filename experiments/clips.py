@@ -16,7 +16,7 @@ STATISTICS_ROWS = 65536  #: rows taken at a time, so that no second copy of the 
 
 @dataclass(frozen=True)
 class ClipSet:
-    """The clips of one split that have features."""
+    """The clips of one split, those that have features in the order of their ids."""
 
     ids: tuple[str, ...]
     features: Tensor  #: ``(frames, D)`` float16, all clips behind one another.
@@ -67,6 +67,11 @@ class ClipSet:
         targets = torch.cat([self.targets, self.failed_targets.reshape(-1, classes)]).numpy() > 0
         return np.concatenate([scores, lowest]), targets
 
+    @property
+    def all_ids(self) -> list[str]:
+        """The ids of the whole split, in the order of ``with_failed``."""
+        return [*self.ids, *(clip.clip_id for clip in self.failed)]
+
     def statistics(self) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation over all rows, each ``(D,)`` float32; a constant column has deviation 1."""
         parts = self.features.split(STATISTICS_ROWS)
@@ -83,7 +88,7 @@ def load_clips(store: FeatureStore, manifest: Manifest, split: str) -> ClipSet:
         StoreMismatch: When clips of the split were never extracted.
         StoreDamaged: When a clip's bytes are not what was written.
     """
-    clips = manifest.split(split)
+    clips = sorted(manifest.split(split), key=lambda clip: clip.clip_id)  # a manifest's row order is no part of a run
     present = [clip for clip in clips if clip.clip_id in store]
     absent = [clip for clip in clips if clip.clip_id not in store]
     failures = store.failures() if absent else {}

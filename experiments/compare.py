@@ -12,7 +12,9 @@ from .runs import read_config
 from .statistics import Interval, Metric, hierarchical_bootstrap, paired_difference
 
 #: what a run may differ in from others of its row.
-SEED_KEYS = {("fit", "seed"), ("fit", "checkpoint_seconds"), ("threads",)}
+SEED_KEYS = {("fit", "seed"), ("threads",)}
+#: what makes runs different rows, but says nothing to a reader.
+UNNAMED = {"store_digest", "manifest_digest", "counts", "classes", "groups", "root"}
 
 
 def compare_runs(folders: Sequence[Path], split: str = "test", *, force: bool = False, draws: int = 1000) -> dict:
@@ -40,7 +42,7 @@ def compare_runs(folders: Sequence[Path], split: str = "test", *, force: bool = 
     if unlike and not force:
         raise RunMismatch(f"{unlike} A table of them would mislead; --force makes it all the same and marks it.")
     rows = _gather_rows(configs)
-    metrics = _metrics(configs[0]["groups"]["members"])
+    metrics = _metrics(configs)
     table = []
     for name, members in rows.items():
         seeds = [configs[member]["fit"]["seed"] for member in members]
@@ -80,15 +82,19 @@ def _find_unlike(folders: Sequence[Path], configs: list[dict], scored: list[tupl
 def _gather_rows(configs: list[dict]) -> dict[str, list[int]]:
     """Row name -> indices of its runs. A name is the head and the method, and beyond them only what differs."""
     flat = [_flatten(config) for config in configs]
-    ignored = SEED_KEYS | {("groups", "members")}
-    keys = [key for key in flat[0] if key not in ignored and len({json.dumps(run.get(key)) for run in flat}) > 1]
-    shown = [key for key in keys if key[0] not in ("store_digest", "manifest_digest", "counts", "classes")]
-    rows: dict[str, list[int]] = {}
+    differ = [key for key in flat[0] if key not in SEED_KEYS and len({json.dumps(run.get(key)) for run in flat}) > 1]
+    shown = [key for key in differ if key not in {("head",), ("balance",)} and key[0] not in UNNAMED]
+    rows: dict[str, tuple[list[int], str]] = {}
     for index, run in enumerate(flat):
-        extra = [f"{key[-1]} {_short(run.get(key))}" for key in shown if key not in (("head",), ("balance",))]
+        identity = json.dumps([run.get(key) for key in differ])
+        extra = [f"{key[-1]} {_short(run.get(key))}" for key in shown]
         name = ", ".join([f"{run[('head',)]} {run[('balance',)]}", *extra])
-        rows.setdefault(name, []).append(index)
-    return rows
+        rows.setdefault(identity, ([], name))[0].append(index)
+    named: dict[str, list[int]] = {}
+    for indices, name in rows.values():
+        number = sum(other.split(" #")[0] == name for other in named)
+        named[f"{name} #{number + 1}" if number else name] = indices
+    return named
 
 
 def _flatten(config: dict, prefix: tuple[str, ...] = ()) -> dict[tuple[str, ...], object]:
@@ -102,7 +108,9 @@ def _short(value: object) -> str:
     return Path(value).name if isinstance(value, str) and "/" in value else str(value)
 
 
-def _metrics(groups: dict[str, list[int]]) -> dict[str, Metric]:
+def _metrics(configs: list[dict]) -> dict[str, Metric]:
+    """What is compared: overall figures, and each group's class average where all runs have the same groups."""
+
     def of_group(name: str) -> Metric:
         return lambda evaluation: evaluation.groups[name].class_average
 
@@ -111,7 +119,10 @@ def _metrics(groups: dict[str, list[int]]) -> dict[str, Metric]:
         "class_average": lambda evaluation: evaluation.overall.class_average,
         "map": lambda evaluation: evaluation.overall.map,
     }
-    return metrics | {f"{name}.class_average": of_group(name) for name, members in groups.items() if members}
+    groups = configs[0]["groups"]
+    if any(config["groups"] != groups for config in configs):
+        return metrics
+    return metrics | {f"{name}.class_average": of_group(name) for name, members in groups["members"].items() if members}
 
 
 def _make_row(

@@ -9,13 +9,12 @@ import numpy as np
 
 from ..durable import naming_faults, owned, write_json
 from ..errors import LongreelError, RunMismatch
-from ..heads import Standardised
 from ..manifest import Manifest, read_manifest
 from ..store import FeatureStore
 from .clips import load_clips, multi_hot
 from .fit import score_clips
 from .metrics import as_json, evaluate_scores
-from .runs import load_head, read_config, read_scores, write_scores
+from .runs import load_head, read_config, read_scores, store_digest, write_scores
 
 
 def evaluate_run(folder: Path, split: str = "test") -> dict:
@@ -44,11 +43,15 @@ def evaluate_run(folder: Path, split: str = "test") -> dict:
         manifest = _read_same_manifest(folder, config)
         if not manifest.split(split):
             raise LongreelError(f"{manifest.path}: has no {split} clips.")
-        store = _open_same_store(folder, config)
+        store = _open_same_store(folder, config, manifest)
         looks = _log_look(folder, split)
-        scores, ids = _score_split(load_head(folder, config), store, manifest, split)
-        write_scores(folder / f"scores-{split}.safetensors", scores, ids)
-        document = _make_document(folder, config, manifest, split, scores) | {"looks": looks}
+        clips = load_clips(store, manifest, split)
+        scores, targets = clips.with_failed(score_clips(load_head(folder, config), clips))
+        write_scores(folder / f"scores-{split}.safetensors", scores, clips.all_ids)
+        document = _make_document(folder, config, split, scores, targets) | {
+            "failed": len(clips.failed),
+            "looks": looks,
+        }
         write_json(kept, document)
         return document
 
@@ -71,31 +74,16 @@ def _log_look(folder: Path, split: str) -> int:
         return sum(json.loads(line)["split"] == split for line in file)
 
 
-def _open_same_store(folder: Path, config: dict) -> FeatureStore:
+def _open_same_store(folder: Path, config: dict, manifest: Manifest) -> FeatureStore:
     store = FeatureStore(config["store"])
-    if asdict(store.spec) != config["spec"]:
+    if asdict(store.spec) != config["spec"] or store_digest(store, manifest) != config["store_digest"]:
         raise RunMismatch(
             f"{folder}: {config['store']} is not the store it was trained on. Train again, or restore the store."
         )
     return store
 
 
-def _score_split(
-    head: Standardised, store: FeatureStore, manifest: Manifest, split: str
-) -> tuple[np.ndarray, list[str]]:
-    """Logits of every clip of the split in the manifest's order, minus infinity where there are no features."""
-    clips = load_clips(store, manifest, split)
-    row_of = {clip_id: row for row, clip_id in enumerate(clips.ids)}
-    ids = [clip.clip_id for clip in manifest.split(split)]
-    scores = np.full((len(ids), len(manifest.classes)), -np.inf, dtype=np.float32)
-    there = [place for place, clip_id in enumerate(ids) if clip_id in row_of]
-    if there:
-        scores[there] = score_clips(head, clips)
-    return scores, ids
-
-
-def _make_document(folder: Path, config: dict, manifest: Manifest, split: str, scores: np.ndarray) -> dict:
-    targets = multi_hot(manifest.split(split), manifest.classes).numpy() > 0
+def _make_document(folder: Path, config: dict, split: str, scores: np.ndarray, targets: np.ndarray) -> dict:
     evaluation = evaluate_scores(scores, targets, config["groups"]["members"])
     figures = evaluation.classes
     result = json.loads((folder / "result.json").read_text())
@@ -119,7 +107,6 @@ def _make_document(folder: Path, config: dict, manifest: Manifest, split: str, s
             for index, name in enumerate(config["classes"])
         },
         "clips": len(scores),
-        "failed": int(np.isneginf(scores).all(axis=1).sum()),
     }
 
 
@@ -128,8 +115,10 @@ def _number(value: float) -> float | None:
 
 
 def load_scored(folder: Path, split: str) -> tuple[np.ndarray, np.ndarray, list[str]]:
-    """Scores ``(N, C)``, targets ``(N, C)`` bool and ids of an evaluated split."""
+    """Scores ``(N, C)``, targets ``(N, C)`` bool and ids of an evaluated split, in the order of the ids."""
     config = read_config(folder)
     scores, ids = read_scores(folder / f"scores-{split}.safetensors")
-    manifest = _read_same_manifest(folder, config)
-    return scores, multi_hot(manifest.split(split), manifest.classes).numpy() > 0, ids
+    clips = {clip.clip_id: clip for clip in _read_same_manifest(folder, config).split(split)}
+    order = sorted(range(len(ids)), key=ids.__getitem__)
+    targets = multi_hot([clips[ids[place]] for place in order], config["classes"]).numpy() > 0
+    return scores[order], targets, [ids[place] for place in order]

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ..balance import Loss
+from ..errors import LongreelError
 from .checkpoint import load_checkpoint, save_checkpoint
 from .clips import ClipSet
 from .metrics import Evaluation, evaluate_scores
@@ -77,6 +78,9 @@ def fit(
 
     Returns:
         The history and which epoch was chosen.
+
+    Raises:
+        LongreelError: When the loss or a weight is no longer finite.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)  # dropout draws from the global generator
@@ -87,10 +91,11 @@ def fit(
             load_checkpoint(checkpoint, head, optimiser, generator, progress)
         saved = time.monotonic()
         while progress.epoch < settings.epochs:
-            row = {
-                "epoch": progress.epoch + 1,
-                "loss": _train_epoch(head, loss, counts, train, settings, optimiser, generator, progress),
-            }
+            value = _train_epoch(head, loss, counts, train, settings, optimiser, generator, progress)
+            if not (math.isfinite(value) and all(parameter.isfinite().all() for parameter in head.parameters())):
+                now = f"epoch {progress.epoch + 1}, learning rate {settings.learning_rate:g}"
+                raise LongreelError(f"training diverged ({now}): use a lower learning rate.")
+            row = {"epoch": progress.epoch + 1, "loss": value}
             row |= _validate(head, val, settings, progress)
             progress.epoch += 1
             progress.history.append(row)
@@ -148,5 +153,7 @@ def _validate(head: nn.Module, val: ClipSet | None, settings: FitSettings, progr
 def score_clips(head: nn.Module, clips: ClipSet, batch_size: int = 256) -> np.ndarray:
     """Logits ``(clips, C)`` float32 of a head in evaluation mode, over all rows of each clip."""
     head.eval()
+    if len(clips) == 0:
+        return np.zeros((0, clips.targets.shape[1]), dtype=np.float32)
     batches = torch.arange(len(clips)).split(batch_size)
     return torch.cat([head(*clips.batch(batch)) for batch in batches]).numpy()

@@ -11,8 +11,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as save_arrays
 from safetensors.torch import load_file, save
+from torch import Tensor
 
-from ..balance import choose_method, count_training_clips, make_groups
+from ..balance import Loss, choose_method, count_training_clips, make_groups
 from ..durable import make_folder, owned, write_bytes, write_json
 from ..errors import LongreelError, ManifestError, RunMismatch, unknown
 from ..heads import Standardised, build_head
@@ -21,6 +22,8 @@ from ..provenance import describe_environment
 from ..store import FeatureStore
 from .clips import ClipSet, load_clips
 from .fit import SELECTIONS, FitSettings, Progress, fit, score_clips
+
+CHECKPOINT = "checkpoint.safetensors"
 
 
 @dataclass(frozen=True)
@@ -57,45 +60,67 @@ def train_run(folder: Path, settings: TrainSettings, on_epoch: Callable[[dict], 
         InUse: When another process is training there.
         StoreMismatch: When clips of the manifest were never extracted.
     """
-    loss = choose_method(settings.balance)
+    ready = _prepare(settings)
+    make_folder(folder)
+    with owned(folder / ".lock", str(folder)):
+        _claim(folder, ready.config)
+        if not (folder / "result.json").exists():
+            checkpoint = folder / CHECKPOINT
+            progress = fit(
+                ready.head, ready.loss, ready.counts, ready.train, ready.val, settings.fit, checkpoint, on_epoch
+            )
+            _finish(folder, ready, progress, settings.fit.select)
+        for left in (folder / CHECKPOINT, *folder.glob(".*.tmp")):
+            left.unlink(missing_ok=True)
+        return Trained(folder, **json.loads((folder / "result.json").read_text()))
+
+
+@dataclass(frozen=True)
+class _Ready:
+    """Everything that a training needs, checked, before anything is written."""
+
+    config: dict
+    loss: Loss
+    counts: Tensor  #: ``(C,)`` real training clips.
+    train: ClipSet
+    val: ClipSet | None
+    head: Standardised
+
+
+def _prepare(settings: TrainSettings) -> _Ready:
     if settings.fit.select not in SELECTIONS:
         raise unknown("selection metric", settings.fit.select, SELECTIONS)
     manifest = read_manifest(settings.manifest, settings.root)
     if not manifest.split("train"):
         raise ManifestError(f"{settings.manifest}: has no training clips. Give some rows the split train.")
     counts = count_training_clips(manifest)
+    loss = choose_method(settings.balance, counts)
     groups = make_groups(settings.groups, manifest.classes, counts)
     store = FeatureStore(settings.store)
     train = load_clips(store, manifest, "train")
-    if missing := [name for name, n in zip(manifest.classes, train.targets.sum(dim=0), strict=True) if n == 0]:
-        raise LongreelError(
-            f"class {missing[0]!r} has no training clip left, all of them failed. "
-            f"See `longreel store info {settings.store}`."
-        )
     val = load_clips(store, manifest, "val") if manifest.split("val") else None
-    config = _resolve(settings, manifest, store, train, val) | {"groups": asdict(groups), "counts": counts}
-    make_folder(folder)
-    with owned(folder / ".lock", str(folder)):
-        _claim(folder, config)
-        if (folder / "result.json").exists():
-            return _read_result(folder)
+    _check_trainable(settings, manifest, train, val)
+    mean, deviation = train.statistics()
+    if not settings.standardise:
+        mean, deviation = torch.zeros_like(mean), torch.ones_like(deviation)
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.fit.seed)
-        mean, deviation = train.statistics()
-        if not settings.standardise:
-            mean, deviation = torch.zeros_like(mean), torch.ones_like(deviation)
         head = build_head(settings.head, store.spec.dim, len(manifest.classes), mean, deviation)
-        checkpoint = folder / "checkpoint.safetensors"
-        progress = fit(
-            head, loss, torch.tensor(counts, dtype=torch.float32), train, val, settings.fit, checkpoint, on_epoch
-        )
-        _finish(folder, head, progress, manifest, train, val, settings.fit.select)
-        checkpoint.unlink(missing_ok=True)
-        return _read_result(folder)
+    config = _resolve(settings, manifest, store) | {"groups": asdict(groups), "counts": counts}
+    return _Ready(config, loss, torch.tensor(counts, dtype=torch.float32), train, val, head)
 
 
-def _resolve(
-    settings: TrainSettings, manifest: Manifest, store: FeatureStore, train: ClipSet, val: ClipSet | None
-) -> dict:
+def _check_trainable(settings: TrainSettings, manifest: Manifest, train: ClipSet, val: ClipSet | None) -> None:
+    """Refuse what failed clips have made untrainable."""
+    advice = f"See `longreel store info {settings.store}`."
+    found = train.targets.sum(dim=0) if len(train) else torch.zeros(len(manifest.classes))
+    if missing := [name for name, clips in zip(manifest.classes, found, strict=True) if clips == 0]:
+        raise LongreelError(f"class {missing[0]!r} has no training clip left, all of them failed. {advice}")
+    if val is not None and len(val) == 0:
+        raise LongreelError(f"all {len(val.failed)} val clips failed, so no epoch can be selected. {advice}")
+
+
+def _resolve(settings: TrainSettings, manifest: Manifest, store: FeatureStore) -> dict:
     """The configuration with everything that defaults, files and the machine decided."""
     document = asdict(settings) | {
         "store": str(settings.store.resolve()),
@@ -103,11 +128,18 @@ def _resolve(
         "root": str(manifest.root),
         "classes": list(manifest.classes),
         "manifest_digest": manifest.digest,
-        "store_digest": store.digest([*train.ids, *(val.ids if val else ())]),
+        "store_digest": store_digest(store, manifest),
         "spec": asdict(store.spec),
         "threads": torch.get_num_threads(),
     }
+    del document["fit"]["checkpoint_seconds"]  # has no part in the result
     return json.loads(json.dumps(document))
+
+
+def store_digest(store: FeatureStore, manifest: Manifest) -> str:
+    """One digest over the features that training can see: those of train and val."""
+    seen = (*manifest.split("train"), *manifest.split("val"))
+    return store.digest([clip.clip_id for clip in seen if clip.clip_id in store])
 
 
 def _claim(folder: Path, config: dict) -> None:
@@ -135,36 +167,24 @@ def _differences(found: dict, wanted: dict):
             yield key, mine, theirs
 
 
-def _finish(
-    folder: Path,
-    head: Standardised,
-    progress: Progress,
-    manifest: Manifest,
-    train: ClipSet,
-    val: ClipSet | None,
-    select: str,
-) -> None:
+def _finish(folder: Path, ready: _Ready, progress: Progress, select: str) -> None:
     """Write the run's files; ``result.json`` comes last and marks the run as finished."""
-    write_bytes(folder / "head.safetensors", save(head.state_dict()))
+    train, val = ready.train, ready.val
+    write_bytes(folder / "head.safetensors", save(ready.head.state_dict()))
     if val is not None:
-        write_scores(folder / "scores-val.safetensors", score_clips(head, val), val.ids)
+        scores, _ = val.with_failed(score_clips(ready.head, val))
+        write_scores(folder / "scores-val.safetensors", scores, val.all_ids)
     write_json(folder / "history.json", progress.history)
     environment = describe_environment("torch", "numpy", "safetensors", "h5py")
     write_json(folder / "provenance.json", environment | {"finished": time.strftime("%FT%T%z")})
-    write_json(
-        folder / "result.json",
-        {
-            "epoch": progress.best_epoch,
-            "selection": f"best val {select}" if val is not None else "last epoch (no val split)",
-            "val": progress.best_value if val is not None else None,
-            "failed": {"train": len(train.failed), "val": len(val.failed) if val else 0},
-            "partial": {"train": train.partial, "val": val.partial if val else 0},
-        },
-    )
-
-
-def _read_result(folder: Path) -> Trained:
-    return Trained(folder, **json.loads((folder / "result.json").read_text()))
+    result = {
+        "epoch": progress.best_epoch,
+        "selection": f"best val {select}" if val is not None else "last epoch (no val split)",
+        "val": progress.best_value if val is not None else None,
+        "failed": {"train": len(train.failed), "val": len(val.failed) if val else 0},
+        "partial": {"train": train.partial, "val": val.partial if val else 0},
+    }
+    write_json(folder / "result.json", result)
 
 
 def write_scores(path: Path, scores: np.ndarray, ids: Sequence[str]) -> None:

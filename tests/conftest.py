@@ -40,6 +40,7 @@ def make_video() -> Callable[..., Path]:
     ) -> Path:
         with av.open(str(path), "w", format=format) as container:
             stream = container.add_stream(codec, rate=fps, options=dict(options or {}))
+            assert isinstance(stream, av.VideoStream)
             stream.height, stream.width, stream.pix_fmt = *frames[0].shape[:2], "yuv420p"
             if ticks is not None:
                 stream.codec_context.time_base = Fraction(1, 1000)

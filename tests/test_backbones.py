@@ -3,6 +3,7 @@ import pickle
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -41,7 +42,7 @@ GEOMETRY = {
 VIT = ViTConfig(
     hidden_size=24, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32, image_size=32, patch_size=8
 )
-CLIP_VISION = {
+CLIP_VISION: dict[str, Any] = {
     "hidden_size": 24,
     "num_hidden_layers": 2,
     "num_attention_heads": 2,
@@ -49,7 +50,12 @@ CLIP_VISION = {
     "image_size": 32,
     "patch_size": 8,
 }
-CLIP_TEXT = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+CLIP_TEXT: dict[str, Any] = {
+    "hidden_size": 16,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "intermediate_size": 16,
+}
 
 
 def photo(height: int, width: int, seed: int = 0) -> NDArray[np.uint8]:

@@ -135,7 +135,10 @@ WRONG = {
     "wrong root": ("extract videos.csv s --backbone motion --root runs", "none of its 10 videos is under"),
     "other sampling": ("extract videos.csv videos.store --backbone motion --fps 3", "made in another way: sampling is"),
     "unknown head": ("train videos.store videos.csv --head nonlinar --out r", "Did you mean 'nonlinear'?"),
-    "unknown balance": ("train videos.store videos.csv --balance softmax --out r", "no balance method called 'softmax'"),
+    "unknown balance": (
+        "train videos.store videos.csv --balance softmax --out r",
+        "no balance method called 'softmax'",
+    ),
     "unknown groups": ("train videos.store videos.csv --groups third --out r", "Did you mean 'thirds'?"),
     "no store": ("train nothing.store videos.csv --out r", "nothing.store: is not a store"),
     "other run": ("train videos.store videos.csv --out runs/ce --epochs 4", "fit.epochs is 3 there, 4 now"),

@@ -36,14 +36,14 @@ def manifest(tmp_path_factory, make_video) -> Path:
 
 
 def finish(*arguments: object) -> str:
-    return subprocess.run([*LONGREEL, *map(str, arguments)], check=True, capture_output=True, text=True, timeout=300).stdout
+    return subprocess.run(
+        [*LONGREEL, *map(str, arguments)], check=True, capture_output=True, text=True, timeout=300
+    ).stdout
 
 
 def kill_when(arguments: tuple, ready: Callable[[], bool], delay: float) -> None:
     """Run a command and SIGKILL its process ``delay`` seconds after ``ready()``; it must not have ended by then."""
-    process = subprocess.Popen(
-        [*LONGREEL, *map(str, arguments)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
+    process = subprocess.Popen([*LONGREEL, *map(str, arguments)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     while process.poll() is None and not ready():
         pass
     time.sleep(delay)

@@ -140,4 +140,4 @@ def test_every_method_has_the_gradient_of_finite_differences(loss):
 
 def test_an_unknown_method_is_refused_with_the_nearest_name():
     with pytest.raises(LongreelError, match=r"no balance method called 'balanced-sofmax'. Did you mean"):
-        choose_method("balanced-sofmax")
+        choose_method("balanced-sofmax", [5, 3])

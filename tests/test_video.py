@@ -23,7 +23,7 @@ def decode_all(path: Path) -> list[Pixels]:
     with av.open(str(path)) as container:
         stream = container.streams.video[0]
         stream.thread_count = 1
-        return [frame.to_ndarray(format="rgb24") for frame in container.decode(stream)]
+        return [np.asarray(frame.to_ndarray(format="rgb24"), dtype=np.uint8) for frame in container.decode(stream)]
 
 
 def decode(video: Video, decoder: str, wanted: NDArray[np.int64]) -> dict[int, Pixels]:
