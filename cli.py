@@ -66,7 +66,7 @@ def extract(
     root: Root = None,
     decoder: Annotated[str, typer.Option(help="auto (the file decides), decord or pyav.")] = "auto",
     shard: Annotated[str, typer.Option(help="Part i/n of the clips, for several machines, i from 1.")] = "1/1",
-    workers: Annotated[int | None, typer.Option(help="Decode processes; one a core by default.")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Decode processes; one a core by default.")] = None,
     refresh: Annotated[bool, typer.Option(help="Extract again the clips whose file has changed.")] = False,
     retry_failed: Annotated[bool, typer.Option(help="Try again the clips that failed before.")] = False,
     as_json: Json = False,

@@ -71,6 +71,13 @@ def naming_faults(path: Path, needed: int) -> Iterator[None]:
         ) from error
 
 
+def write_at(descriptor: int, content: bytes, offset: int) -> None:
+    """Write all of ``content``; a disk that fills up takes a part of it without an error, and refuses the next part."""
+    while content:
+        done = os.pwrite(descriptor, content, offset)
+        content, offset = content[done:], offset + done
+
+
 @contextlib.contextmanager
 def owned(path: Path, what: str) -> Iterator[None]:
     """Hold the lock file ``path`` for this process; the kernel lets go of it when the process ends, however it ends.
@@ -85,10 +92,10 @@ def owned(path: Path, what: str) -> Iterator[None]:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise InUse(f"{what} is in use by {_read_owner(descriptor)}. Wait for it to end, or stop it.") from None
-        os.ftruncate(descriptor, 0)
-        os.pwrite(
-            descriptor, f"process {os.getpid()} on {socket.gethostname()} since {time.strftime('%F %T')}".encode(), 0
-        )
+        owner = f"process {os.getpid()} on {socket.gethostname()} since {time.strftime('%F %T')}".encode()
+        with naming_faults(path, len(owner)):
+            os.ftruncate(descriptor, 0)
+            write_at(descriptor, owner, 0)
         yield
     finally:
         os.close(descriptor)

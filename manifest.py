@@ -6,6 +6,7 @@ Labels and splits live here and never in a store, so that relabelling or a new s
 import csv
 import difflib
 import hashlib
+import io
 import json
 import os
 import unicodedata
@@ -77,15 +78,17 @@ def read_manifest(path: Path, root: Path | None = None) -> Manifest:
         ManifestError: With one line for each problem, naming file, line, column and remedy.
     """
     path = Path(path)
-    root = Path(os.path.realpath(root if root is not None else path.parent))
+    given = os.path.abspath(root if root is not None else path.parent)
+    root = Path(os.path.realpath(given))
     if not root.is_dir():
         raise ManifestError(
             f"{root}: no such folder. Give the folder that the manifest's paths are relative to with --root."
         )
+    _real_folder.cache_clear()  # links may have changed since an earlier reading
     clips, lines, problems = [], [], []
     for line, row in _read_rows(path):
         try:
-            clips.append(_read_clip(row, root))
+            clips.append(_read_clip(row, root, given))
             lines.append(line)
         except _Refused as refused:
             problems.append(f"{path}:{line}: {refused}")
@@ -109,16 +112,14 @@ def _read_rows(path: Path) -> Iterator[tuple[int, dict]]:
     if path.suffix.lower() not in readers:
         raise ManifestError(f"{path}: a manifest is a .csv or .jsonl file.")
     try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            yield from readers[path.suffix.lower()](file, path)
+        text = path.read_bytes().decode("utf-8-sig")
     except OSError as error:
         raise ManifestError(
-            f"{path}: cannot be read ({error.strerror}). Give the path of a .csv or .jsonl manifest."
+            f"{path}: cannot be read ({error.strerror}). Give the path of a .csv or .jsonl file."
         ) from None
     except UnicodeDecodeError as error:
-        raise ManifestError(
-            f"{path}: is not UTF-8 text ({error.reason} at byte {error.start}). Save it as UTF-8."
-        ) from None
+        raise ManifestError(f"{path}: is not UTF-8 ({error.reason} at byte {error.start}). Save it as UTF-8.") from None
+    yield from readers[path.suffix.lower()](io.StringIO(text, newline=""), path)
 
 
 def _read_csv(file, path: Path) -> Iterator[tuple[int, dict]]:
@@ -159,7 +160,7 @@ def _read_jsonl(file, path: Path) -> Iterator[tuple[int, dict]]:
             continue
         try:
             row = json.loads(text)
-        except (json.JSONDecodeError, RecursionError) as error:
+        except (ValueError, RecursionError) as error:  # ValueError: also an integer of thousands of digits
             raise ManifestError(f"{path}:{line}: is not JSON ({error}). Write one object a line.") from None
         if not isinstance(row, dict):
             raise ManifestError(
@@ -168,18 +169,16 @@ def _read_jsonl(file, path: Path) -> Iterator[tuple[int, dict]]:
         yield line, row
 
 
-def _read_clip(row: dict, root: Path) -> Clip:
-    path = _read_path(_read_text(row, "path"), root)
+def _read_clip(row: dict, root: Path, given: str) -> Clip:
+    path = _read_path(_read_text(row, "path"), root, given)
     start, end = _read_seconds(row, "start"), _read_seconds(row, "end")
     if end is not None and end <= (start or 0.0):
-        raise _Refused(
-            f"column 'end': {end:g} is not after 'start' {start or 0:g}. Both are seconds from the video's start."
-        )
+        raise _Refused(f"column 'end': {end:g} is not after 'start' {start or 0:g}. Both are seconds from the start.")
     split = _read_choice(row, "split", SPLITS)
     source = _read_choice(row, "source", SOURCES, default="real")
     if source == "generated" and split != "train":
         raise _Refused(
-            f"column 'split': a generated clip cannot be in {split}. Put it in train; val and test are real clips."
+            f"column 'split': a generated clip cannot be in {split}. Put it in train: val and test are real."
         )
     return Clip(
         clip_id=_read_text(row, "clip_id", default=path + _span(start, end)),
@@ -196,7 +195,7 @@ def _read_clip(row: dict, root: Path) -> Clip:
 def _span(start: float | None, end: float | None) -> str:
     if start is None and end is None:
         return ""
-    return f"#{start or 0:g}-{'' if end is None else f'{end:g}'}"
+    return f"#{start or 0:.12g}-{'' if end is None else f'{end:.12g}'}"
 
 
 def _read_text(row: dict, column: str, default: str | None = None) -> str:
@@ -239,30 +238,28 @@ def _read_seconds(row: dict, column: str) -> float | None:
         return None
     try:
         seconds = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         seconds = -1.0
     if not 0.0 <= seconds < 1e9:
-        raise _Refused(
-            f"column {column!r}: {value!r} is not a time. Give seconds from the video's start, such as 12.5."
-        )
+        raise _Refused(f"column {column!r}: {value!r} is not a time. Give seconds from the start, such as 12.5.")
     return seconds
 
 
-def _read_path(text: str, root: Path) -> str:
+def _read_path(text: str, root: Path, given: str) -> str:
     """The path relative to the root, refused where it leads outside of it, by ``..``, absolutely or through a link."""
     try:
-        joined = os.path.join(root, text)
-        folder, name = os.path.split(os.path.normpath(joined))
+        joined = os.path.normpath(os.path.join(root, text))
+        if joined.startswith(os.path.join(given, "")):  # absolute, by a link that leads to the root
+            joined = os.path.join(root, os.path.relpath(joined, given))
+        folder, name = os.path.split(joined)
         real = os.path.join(_real_folder(folder), name)
         if os.path.islink(real):
             real = os.path.realpath(real)
     except (OSError, ValueError) as error:
         raise _Refused(f"column 'path': {text!r} is no path ({error}).") from None
     if not real.startswith(os.path.join(root, "")):
-        raise _Refused(
-            f"column 'path': {text!r} lies outside {root}. Give a folder that holds every video with --root."
-        )
-    return Path(os.path.relpath(os.path.normpath(joined), root)).as_posix()
+        raise _Refused(f"column 'path': {text!r} lies outside {root}. Give a folder that holds all videos with --root.")
+    return Path(os.path.relpath(joined, root)).as_posix()
 
 
 @lru_cache(maxsize=65536)
@@ -286,12 +283,13 @@ def _check_together(clips: list[Clip], lines: list[int]) -> Iterator[tuple[int, 
             yield line, f"column 'path': {clip.path!r} with this span is already on line {span}. Remove one."
     trained = {label for clip in clips if clip.split == "train" and clip.source == "real" for label in clip.labels}
     if trained:
-        seen = set(trained)
+        seen, hints = set(trained), PROBLEMS_SHOWN
         for clip, line in zip(clips, lines, strict=True):
             for label in clip.labels:
                 if label not in seen:
                     seen.add(label)
-                    near = difflib.get_close_matches(label, trained, n=1, cutoff=0.8)
+                    near = difflib.get_close_matches(label, trained, n=1, cutoff=0.8) if hints > 0 else []
+                    hints -= 1  # each costs a look at every trained class
                     hint = f" Did you mean {near[0]!r}?" if near else ""
                     yield (
                         line,

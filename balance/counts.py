@@ -1,6 +1,7 @@
 """How many real training clips each class has, and the groups of classes that results are reported for."""
 
 import json
+import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -77,7 +78,7 @@ def make_groups(rule: str, classes: Sequence[str], counts: Sequence[int]) -> Gro
     if rule in RULES:
         assign, names, words = RULES[rule]
         return Groups(f"{rule}: {words}", _gather(assign(counts), names))
-    if rule.replace(",", "").replace(" ", "").isdigit():
+    if re.fullmatch(r"\s*[0-9]+\s*(,\s*[0-9]+\s*)*", rule):
         return _by_bounds(rule, counts)
     if Path(rule).is_file():
         return _by_file(Path(rule), classes)
@@ -90,7 +91,7 @@ def _gather(assigned: Sequence[str], names: Sequence[str]) -> dict[str, list[int
 
 
 def _by_bounds(rule: str, counts: Sequence[int]) -> Groups:
-    bounds = [int(part) for part in rule.split(",") if part.strip()]
+    bounds = [int(part) for part in rule.split(",")]
     if bounds != sorted(set(bounds)):
         raise LongreelError(f"group bounds {rule!r} must rise, such as 20,100.")
     lows = [0, *(bound + 1 for bound in bounds)]
@@ -111,4 +112,6 @@ def _by_file(path: Path, classes: Sequence[str]) -> Groups:
         raise LongreelError(f"{path}: is not a JSON object of class -> group ({error}).") from None
     except KeyError as error:
         raise LongreelError(f"{path}: has no group for class {error}. Add it.") from None
+    if wrong := [group for group in mapping.values() if not isinstance(group, str) or not group]:
+        raise LongreelError(f"{path}: {wrong[0]!r} is no name of a group. Put a text behind each class.")
     return Groups(f"groups of {path.name}", _gather(assigned, list(dict.fromkeys(mapping.values()))))

@@ -12,7 +12,7 @@ from .runs import read_config
 from .statistics import Interval, Metric, hierarchical_bootstrap, paired_difference
 
 #: what a run may differ in from others of its row.
-SEED_KEYS = {("fit", "seed"), ("threads",)}
+WITHIN_A_ROW = {("fit", "seed"), ("threads",)}
 #: what makes runs different rows, but says nothing to a reader.
 UNNAMED = {"store_digest", "manifest_digest", "counts", "classes", "groups", "root"}
 
@@ -82,7 +82,7 @@ def _find_unlike(folders: Sequence[Path], configs: list[dict], scored: list[tupl
 def _gather_rows(configs: list[dict]) -> dict[str, list[int]]:
     """Row name -> indices of its runs. A name is the head and the method, and beyond them only what differs."""
     flat = [_flatten(config) for config in configs]
-    differ = [key for key in flat[0] if key not in SEED_KEYS and len({json.dumps(run.get(key)) for run in flat}) > 1]
+    differ = [key for key in flat[0] if key not in WITHIN_A_ROW and len({json.dumps(run.get(key)) for run in flat}) > 1]
     shown = [key for key in differ if key not in {("head",), ("balance",)} and key[0] not in UNNAMED]
     rows: dict[str, tuple[list[int], str]] = {}
     for index, run in enumerate(flat):

@@ -40,6 +40,8 @@ def evaluate_run(folder: Path, split: str = "test") -> dict:
     if kept.exists():
         return json.loads(kept.read_text())
     with owned(folder / ".lock", str(folder)):
+        if kept.exists():  # by another process, in the meantime
+            return json.loads(kept.read_text())
         manifest = _read_same_manifest(folder, config)
         if not manifest.split(split):
             raise LongreelError(f"{manifest.path}: has no {split} clips.")

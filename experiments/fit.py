@@ -136,14 +136,14 @@ def _train_epoch(
 
 
 def _validate(head: nn.Module, val: ClipSet | None, settings: FitSettings, progress: Progress) -> dict:
-    """Score val and keep the head if it is the best so far; the earliest of equals stays."""
+    """Score val and keep the head if it is the best so far; of equals the later one, which has been trained more."""
     if val is None:
         value, row = float(progress.epoch), {}
     else:
         evaluation = evaluate_scores(*val.with_failed(score_clips(head, val)))
         value = SELECTIONS[settings.select](evaluation)
         row = {f"val_{settings.select}": value}
-    if value > progress.best_value or not progress.best:
+    if value >= progress.best_value:
         progress.best_value, progress.best_epoch = value, progress.epoch + 1
         progress.best = {name: tensor.clone() for name, tensor in head.state_dict().items()}
     return row

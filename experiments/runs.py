@@ -1,6 +1,7 @@
 """A run: one training as a folder, with its resolved configuration, history, head, scores and provenance."""
 
 import json
+import reprlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -48,7 +49,7 @@ class Trained:
     epoch: int  #: the chosen one, counted from 1.
     selection: str
     val: float | None  #: the selected metric on val at that epoch.
-    failed: dict[str, int]  #: clips of each split without features; they are absent from training and from val.
+    failed: dict[str, int]  #: clips of each split without features: absent from training, scored lowest in val.
     partial: dict[str, int]  #: clips of each split that could be decoded in part only; they are used.
 
 
@@ -154,7 +155,8 @@ def _claim(folder: Path, config: dict) -> None:
     if found != config:
         key, mine, theirs = next(_differences(found, config))
         raise RunMismatch(
-            f"{folder}: holds another run: {key} is {mine!r} there, {theirs!r} now. Give another folder with --out."
+            f"{folder}: holds another run: {key} is {reprlib.repr(mine)} there, {reprlib.repr(theirs)} now. "
+            f"Give another folder with --out."
         )
 
 

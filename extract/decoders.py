@@ -26,7 +26,7 @@ def choose_decoder(video: Video, wanted: str) -> list[str]:
     if wanted != "auto":
         return [wanted]
     known = video.codec in CODECS and video.container.startswith(CONTAINERS) and video.plain
-    whole = video.steady and video.present == 1.0
+    whole = video.steady and video.closed and video.present == 1.0
     return ["decord", "pyav"] if known and whole and find_spec("decord") is not None else ["pyav"]
 
 
@@ -60,6 +60,8 @@ def _decode_decord(video: Video, wanted: NDArray[np.int64]) -> Iterator[Frame]:
         begins = reader.get_frame_timestamp(np.arange(len(reader)))[:, 0]
         if np.abs(begins - begins[0] - video.seconds).max() > 0.5 / max(1.0, reader.get_avg_fps()):
             raise Undecodable("decord's times are not the file's")
+        if not video.closed:
+            raise Undecodable("decord jumps to wrong frames where groups of pictures are open; use --decoder pyav")
         size = max(1, GROUP_BYTES // (3 * video.width * video.height))
         for group in np.split(wanted, range(size, len(wanted), size)):
             pixels = reader.get_batch(group.tolist()).asnumpy()
@@ -95,6 +97,8 @@ def _walk(container, video: Video, targets: NDArray[np.int64]) -> Iterator[Video
     """Decode towards the target ticks, jumping to a keyframe where that saves enough, and past damage."""
     stream = video_stream(container)
     remaining = list(targets[::-1])
+    # AVI stores no presentation times and FFmpeg guesses wrongly for H.264 with B-frames; the order is right.
+    in_order = iter(video.pts.tolist()) if (video.container, video.codec) == ("avi", "h264") else None
     position = int(video.pts[0])
     packets = container.demux(stream)
     while remaining:
@@ -108,6 +112,8 @@ def _walk(container, video: Video, targets: NDArray[np.int64]) -> Iterator[Video
         except FFmpegError:  # the file is cut short here
             packet = None
         for frame in _decode_packet(stream, packet):
+            if in_order is not None:
+                frame.pts = next(in_order, _tick(frame))
             position = max(position, _tick(frame))
             while remaining and remaining[-1] <= _tick(frame):
                 remaining.pop()

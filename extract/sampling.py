@@ -18,10 +18,9 @@ class Sampling:
     def __post_init__(self) -> None:
         if (self.fps is None) == (self.frames is None):
             raise LongreelError("give either --fps or --frames, not both.")
-        if (self.fps or self.frames or 0) <= 0 or (self.fps or 0) > 1000:
-            raise LongreelError(
-                f"sampling must be above 0 (and at most 1000 frames a second), got {self.fps or self.frames}."
-            )
+        value = self.frames if self.fps is None else self.fps
+        if not (value > 0 and (self.fps is None or self.fps <= 1000)):  # "not", so that nan is refused too
+            raise LongreelError(f"sampling must be above 0 (and at most 1000 frames a second), got {value}.")
 
     def __str__(self) -> str:
         return f"{self.fps:g} fps" if self.fps is not None else f"{self.frames} frames"

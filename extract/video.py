@@ -44,6 +44,7 @@ class Video:
     duration: float  #: seconds that the file promises.
     present: float  #: the part of the promised frames that the file really has.
     steady: bool  #: constant frame rate and no edit list that hides frames.
+    closed: bool  #: no frame needs one from before the last keyframe; decord jumps to wrong frames otherwise.
     plain: bool  #: 8-bit pixels of even width and height.
 
 
@@ -61,10 +62,10 @@ def open_video(path: str) -> Video:
             context = stream.codec_context
             if context.width * context.height > MAX_PIXELS:
                 raise Undecodable(f"frames of {context.width}x{context.height} are too large")
-            rows, hidden = _read_packets(container, stream)
+            rows, hidden, closed = _read_packets(container, stream)
             if not rows:
                 raise Undecodable("no video frames")
-            return _tabulate(path, container, stream, rows, hidden)
+            return _tabulate(path, container, stream, rows, hidden, closed)
     except (FFmpegError, OSError, ValueError) as error:
         raise Undecodable(one_line(error)) from error
 
@@ -83,24 +84,28 @@ def video_stream(container: InputContainer) -> VideoStream:
     return stream
 
 
-def _read_packets(container, stream) -> tuple[list[tuple[int, bool]], int]:
-    """``(tick, is keyframe)`` of each shown frame in presentation order, and how many an edit list hides."""
-    rows, hidden = [], 0
+def _read_packets(container, stream) -> tuple[list[tuple[int, bool]], int, bool]:
+    """``(tick, is keyframe)`` of each shown frame in presentation order, how many an edit list hides, and whether
+    all groups of pictures are closed: no frame stored behind a keyframe is shown before it."""
+    rows, hidden, closed, key = [], 0, True, None
     try:
         for packet in container.demux(stream):
             tick = packet.pts if packet.pts is not None else packet.dts
             if packet.size == 0 or tick is None:
                 continue
+            if packet.is_keyframe:
+                key = tick
+            closed = closed and (key is None or tick >= key)
             if packet.is_discard:
                 hidden += 1
             else:
                 rows.append((tick, packet.is_keyframe))
     except FFmpegError:  # a file cut short: what was read so far is what it has
         pass
-    return sorted(rows), hidden
+    return sorted(rows), hidden, closed
 
 
-def _tabulate(path: str, container, stream, rows: list[tuple[int, bool]], hidden: int) -> Video:
+def _tabulate(path: str, container, stream, rows: list[tuple[int, bool]], hidden: int, closed: bool) -> Video:
     pts = np.array([tick for tick, _ in rows], dtype=np.int64)
     pts, first_of = np.unique(pts, return_index=True)
     seconds = (pts - pts[0]) * float(stream.time_base)
@@ -123,6 +128,7 @@ def _tabulate(path: str, container, stream, rows: list[tuple[int, bool]], hidden
         duration=span / present,
         present=present,
         steady=hidden == 0 and len(pts) == len(rows) and (len(steps) == 0 or int(steps.max() - steps.min()) <= 1),
+        closed=closed,
         plain=_is_plain(stream.codec_context),
     )
 

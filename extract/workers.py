@@ -92,7 +92,12 @@ def decode_clips(tasks: Sequence[DecodeTask], settings: DecodeSettings, workers:
 
     Of each clip: any number of ``Frames`` in time order (``Restarted`` voids them), then one ``Decoded`` or
     ``Failed``. Clips are interleaved. Closing the iterator ends all workers at once.
+
+    Raises:
+        ValueError: When there is not at least one worker.
     """
+    if workers < 1:
+        raise ValueError(f"at least one worker is needed, got {workers}")
     waiting: queue.SimpleQueue[DecodeTask] = queue.SimpleQueue()
     for task in tasks:
         waiting.put(task)

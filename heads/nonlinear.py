@@ -8,7 +8,7 @@ def masked_mean(rows: Tensor, mask: Tensor | None) -> Tensor:
     """Mean over the frames that exist: rows ``(B, T, E)``, mask ``(B, T)`` bool -> ``(B, E)``."""
     if mask is None:
         return rows.mean(dim=1)
-    weights = mask / mask.sum(dim=1, keepdim=True)  # (B, T)
+    weights = mask.to(rows.dtype) / mask.sum(dim=1, keepdim=True)  # (B, T)
     return torch.bmm(weights[:, None], rows)[:, 0]
 
 

@@ -5,7 +5,7 @@ import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from ..durable import naming_faults
+from ..durable import naming_faults, write_at
 from ..errors import StoreDamaged
 
 
@@ -30,7 +30,7 @@ def append_failure(folder: Path, slice_name: str, failure: Failure) -> None:
         try:
             whole = path.read_bytes().rfind(b"\n") + 1
             os.ftruncate(descriptor, whole)
-            os.pwrite(descriptor, line, whole)
+            write_at(descriptor, line, whole)
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
@@ -44,9 +44,9 @@ def read_failures(folder: Path) -> dict[str, Failure]:
         for number, line in enumerate(lines, 1):
             try:
                 failure = Failure(**json.loads(line))
+                failures[failure.clip_id] = failure
             except (ValueError, TypeError) as error:
                 raise StoreDamaged(
                     f"{path}:{number}: is not a ledger line ({error}). Remove the line; its clip is tried again."
                 ) from None
-            failures[failure.clip_id] = failure
     return failures

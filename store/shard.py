@@ -1,6 +1,7 @@
 """One sealed shard: a plain HDF5 file whose name carries the digest of its own bytes, so that any change shows."""
 
 import hashlib
+import io
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +19,8 @@ from .records import ClipFeatures, Origin, Spec
 FORMAT = "longreel-store"
 VERSION = 1
 NAME = re.compile(r"(\d{6,})-([0-9a-f]{32})\.h5")
+#: attribute -> kind of its type. Nothing has a variable length: HDF5 can crash on a flipped bit of such a pointer.
+ATTRIBUTES = {"format": "S", "version": "i", "spec": "S"}
 #: dataset -> (dtype, shape behind the first axis); ``D`` stands for the feature width.
 COLUMNS = {
     "features": ("<f2", ("D",)),
@@ -56,7 +59,7 @@ class Shard:
     def origin(self, index: int) -> Origin:
         column = self.columns
         return Origin(
-            decoder=column["decoder"][index].decode(),
+            decoder=column["decoder"][index].decode(errors="replace"),
             fraction=float(column["fraction"][index]),
             size=int(column["file_size"][index]),
             mtime_ns=int(column["file_mtime_ns"][index]),
@@ -95,11 +98,16 @@ def write_shard_file(path: Path, spec: Spec, clips: dict[str, tuple[ClipFeatures
         "file_mtime_ns": [origin.mtime_ns for origin in origins],
         "file_sha256": [list(bytes.fromhex(origin.sha256)) for origin in origins],
     }
-    with h5py.File(path, "w") as file:
-        file.attrs.update({"format": FORMAT, "version": VERSION, "spec": spec.as_json(), "provenance": provenance})
-        file.create_dataset("ids", data=list(clips), dtype=h5py.string_dtype())
+    # Built in memory: where a disk is full, HDF5 itself leaves descriptors open and crashes as the process ends.
+    image = io.BytesIO()
+    with h5py.File(image, "w") as file:
+        for name, text in {"format": FORMAT, "spec": spec.as_json(), "provenance": provenance}.items():
+            file.attrs[name] = np.bytes_(text.encode())
+        file.attrs["version"] = VERSION
+        file.create_dataset("ids", data=np.array([clip_id.encode() for clip_id in clips], dtype="S"))
         for name, (dtype, _) in COLUMNS.items():
             file.create_dataset(name, data=np.asarray(values[name], dtype=dtype))
+    path.write_bytes(image.getbuffer())
 
 
 def read_shard(path: Path, sequence: int | None = None) -> Shard:
@@ -111,19 +119,14 @@ def read_shard(path: Path, sequence: int | None = None) -> Shard:
         StoreDamaged: When the file is no readable shard; links, external and virtual data are never followed.
         StoreMismatch: When a newer longreel wrote it.
     """
-    with _naming_damage(path), h5py.File(path, "r", locking=False) as file:
-        facts = dict(file.attrs)
-        if facts["format"] != FORMAT:
-            raise ValueError(f"format is {facts['format']!r}")
-        if int(str(facts["version"])) > VERSION:
-            raise StoreMismatch(
-                f"{path}: has store format {facts['version']}, this longreel reads up to {VERSION}. Update it."
-            )
-        spec = Spec.from_json(str(facts["spec"]))
-        ids = tuple(text.decode() for text in _plain_dataset(file, "ids")[:])
+    with _naming_damage(path), h5py.File(path, "r", locking="best-effort") as file:
+        spec = _read_spec(file, path)
+        ids = tuple(text.decode() for text in _plain_dataset(file, "ids", kind="S")[:])
         datasets = {name: _plain_dataset(file, name) for name in COLUMNS}
         columns = {name: dataset[:] for name, dataset in datasets.items() if name != "features"}
         data_offset = datasets["features"].id.get_offset()
+        if data_offset is None or data_offset + datasets["features"].nbytes > file.id.get_filesize():
+            raise ValueError("features do not lie within the file")
         for name, (dtype, tail) in COLUMNS.items():
             wanted = tuple(spec.dim if axis == "D" else axis for axis in tail)
             if datasets[name].dtype != dtype or datasets[name].shape[1:] != wanted:
@@ -133,13 +136,26 @@ def read_shard(path: Path, sequence: int | None = None) -> Shard:
         return Shard(path, number, spec, ids, columns, data_offset)
 
 
-def _plain_dataset(file: h5py.File, name: str) -> h5py.Dataset:
+def _read_spec(file: h5py.File, path: Path) -> Spec:
+    for name, kind in ATTRIBUTES.items():
+        if (found := file.attrs.get_id(name)).dtype.kind != kind or found.shape != ():
+            raise ValueError(f"{name} is {found.shape} of {found.dtype}")
+    if file.attrs["format"] != FORMAT.encode():
+        raise ValueError(f"format is {file.attrs['format']!r}")
+    if (version := int(str(file.attrs["version"]))) > VERSION:
+        raise StoreMismatch(f"{path}: has store format {version}, this longreel reads up to {VERSION}. Update it.")
+    return Spec.from_json(bytes(file.attrs["spec"]).decode())  # pyright: ignore[reportArgumentType]
+
+
+def _plain_dataset(file: h5py.File, name: str, kind: str | None = None) -> h5py.Dataset:
     """A dataset whose bytes lie in this very file, contiguous and unfiltered."""
     if not isinstance(file.get(name, getlink=True), h5py.HardLink):
         raise ValueError(f"{name} is missing or a link out of the file")
     dataset = file[name]
     if not isinstance(dataset, h5py.Dataset) or dataset.is_virtual or dataset.external or dataset.chunks is not None:
         raise ValueError(f"{name} is not one contiguous dataset within the file")
+    if kind is not None and (dataset.dtype.kind != kind or dataset.ndim != 1):
+        raise ValueError(f"{name} is {dataset.shape} of {dataset.dtype}")
     if dataset.nbytes > file.id.get_filesize():
         raise ValueError(f"{name} claims {dataset.nbytes} bytes, more than the file has")
     return dataset

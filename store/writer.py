@@ -39,7 +39,14 @@ class ShardWriter:
         self.seal()
 
     def add(self, clip_id: str, clip: ClipFeatures, origin: Origin) -> None:
-        """Take one clip; seals the shard when it has 64 clips or is 60 seconds old."""
+        """Take one clip; seals the shard when it has 64 clips or is 60 seconds old.
+
+        Raises:
+            ValueError: When the id is empty or holds a NUL, or the features are not of the store's width.
+            EnvironmentFault: When the shard cannot be written.
+        """
+        if not clip_id or "\0" in clip_id:
+            raise ValueError(f"{clip_id!r} is no clip id: it must not be empty or hold a NUL")
         if clip.features.shape[1] != self.spec.dim:
             raise ValueError(f"{clip_id}: features are {clip.features.shape[1]} wide, the store holds {self.spec.dim}")
         if not self._clips:

@@ -171,9 +171,9 @@ def train_with_scripted_val(
 
 @pytest.mark.parametrize(
     ("values", "best"),
-    [([0.2, 0.9, 0.5], 2), ([0.2, 0.9, 0.9, 0.1], 2), ([0.1, 0.2, 0.3], 3), ([0.0, 0.0], 1), ([-1.0, -2.0], 1)],
+    [([0.2, 0.9, 0.5], 2), ([0.2, 0.9, 0.9, 0.1], 3), ([0.1, 0.2, 0.3], 3), ([0.0, 0.0], 2), ([-1.0, -2.0], 1)],
 )
-def test_the_best_epoch_on_val_is_kept_and_of_equals_the_earliest(values, best, tmp_path, monkeypatch):
+def test_the_best_epoch_on_val_is_kept_and_of_equals_the_latest(values, best, tmp_path, monkeypatch):
     progress, head, weights = train_with_scripted_val(values, tmp_path, monkeypatch, make_clips(2))
     assert len({str(row) for row in weights}) == len(values)
     assert (progress.best_epoch, progress.best_value) == (best, values[best - 1])

@@ -234,7 +234,7 @@ except LongreelError as error:
 """
 
 
-@pytest.mark.parametrize("limit", [0, 100, 2000, 3000, 5000, 9000, 13000])
+@pytest.mark.parametrize("limit", [0, 100, 2000, 3000, 5000, 9000, 12000])
 def test_a_full_disk_is_an_environment_fault_and_leaves_nothing_half_written(tmp_path, limit):
     """The limit on a file's size stands for the end of the disk: a write past it fails in the same place."""
     shard = three_clips(tmp_path)

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from ...errors import EnvironmentFault, LongreelError
@@ -16,6 +17,7 @@ from ..preprocessing import Preprocessing
 from ..sampling import Sampling
 
 BATCH = 8  #: frames a forward pass; small batches are fastest on a CPU, and one fixed shape keeps the bits.
+SHORT_SIDE = {"CLIP", "ChineseCLIP", "Bit", "MobileNetV1", "MobileNetV2", "ConvNext", "LeViT", "MobileViT"}
 RESAMPLE = {2: "bilinear", 3: "bicubic"}  #: the numbers are Pillow's.
 
 
@@ -99,7 +101,7 @@ def load_image_model(folder: Path) -> ImageModel:
         )
     try:
         model, info = _load_quietly(folder)
-    except (OSError, ValueError, RuntimeError, ImportError) as error:
+    except (OSError, ValueError, RuntimeError, ImportError, SafetensorError) as error:
         raise EnvironmentFault(
             f"{folder}: transformers cannot load it: {' '.join(str(error).split())[:400]}"
         ) from error
@@ -162,12 +164,21 @@ def read_preprocessing(config: dict, folder: Path) -> tuple[Preprocessing, Norma
         LongreelError: When it asks for something that we do not do.
     """
     size = config.get("size")
-    size = {"height": size, "width": size} if isinstance(size, int) else size or {}
+    if isinstance(size, int):  # what a bare number means is not in the file but in the processor's class
+        size = {"shortest_edge": size} if _processor(config) in SHORT_SIDE else {"height": size, "width": size}
     crop = config.get("crop_size") if config.get("do_center_crop", "crop_size" in config) else None
     crop = {"height": crop, "width": crop} if isinstance(crop, int) else crop
     resample = config.get("resample", 2)
-    short_side = size.get("shortest_edge")
+    short_side = size.get("shortest_edge") if isinstance(size, dict) else None
     target = crop or size
+    unknown = [key for key in ("crop_pct", "do_pad") if config.get(key)] + ["do_resize"] * (
+        not config.get("do_resize", True)
+    )
+    if unknown or not isinstance(size, dict) or not isinstance(target, dict):
+        raise LongreelError(
+            f"{folder}/preprocessor_config.json: size {size}, {unknown} is not understood. "
+            f"Expected a resize to a size, and a centre crop."
+        )
     if "height" not in target or "width" not in target or resample not in RESAMPLE:
         raise LongreelError(
             f"{folder}/preprocessor_config.json: size {size}, crop {crop}, resample {resample} is not understood. "
@@ -179,6 +190,10 @@ def read_preprocessing(config: dict, folder: Path) -> tuple[Preprocessing, Norma
         )
     geometry = Preprocessing(target["height"], target["width"], short_side, RESAMPLE[resample])
     plain = not config.get("do_normalize", True)
+    if not plain and not all(
+        isinstance(config.get(key), list) and len(config[key]) == 3 for key in ("image_mean", "image_std")
+    ):
+        raise LongreelError(f"{folder}/preprocessor_config.json: image_mean and image_std are not three numbers each.")
     return geometry, Normalisation(
         rescale=config.get("rescale_factor", 1 / 255) if config.get("do_rescale", True) else 1.0,
         mean=(0.0, 0.0, 0.0) if plain else tuple(config["image_mean"]),
@@ -186,9 +201,17 @@ def read_preprocessing(config: dict, folder: Path) -> tuple[Preprocessing, Norma
     )
 
 
+def _processor(config: dict) -> str:
+    name = config.get("image_processor_type") or config.get("feature_extractor_type") or ""
+    return name.removesuffix("Fast").removesuffix("ImageProcessor").removesuffix("FeatureExtractor")
+
+
 def _read_json(path: Path) -> dict:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        document = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(document, dict):
+            raise ValueError("not an object")
+        return document
     except (OSError, ValueError) as error:
         raise LongreelError(
             f"{path}: cannot be read ({error}). Expected a folder as transformers saves it, with that file."
