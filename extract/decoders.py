@@ -99,6 +99,7 @@ def _walk(container, video: Video, targets: NDArray[np.int64]) -> Iterator[Video
     remaining = list(targets[::-1])
     # AVI stores no presentation times and FFmpeg guesses wrongly for H.264 with B-frames; the order is right.
     in_order = iter(video.pts.tolist()) if (video.container, video.codec) == ("avi", "h264") else None
+    wanted = set(targets.tolist())
     position = int(video.pts[0])
     packets = container.demux(stream)
     while remaining:
@@ -111,6 +112,9 @@ def _walk(container, video: Video, targets: NDArray[np.int64]) -> Iterator[Video
             packet = next(packets, None)
         except FFmpegError:  # the file is cut short here
             packet = None
+        # A frame that no other needs is decoded only if it is wanted: that changes no pixel of the others.
+        unwanted = packet is not None and packet.pts is not None and in_order is None and packet.pts not in wanted
+        stream.codec_context.skip_frame = "NONREF" if unwanted else "DEFAULT"
         for frame in _decode_packet(stream, packet):
             if in_order is not None:
                 frame.pts = next(in_order, _tick(frame))

@@ -22,6 +22,9 @@ def _cubic(x: NDArray) -> NDArray:
     return np.where(x < 1.0, inner, np.where(x < 2.0, outer, 0.0))
 
 
+Band = tuple[slice, NDArray[np.float32]]  #: columns ``[a, b)``, and a strip of rows ``(8, b - a)``.
+BAND_ROWS = 8
+
 #: kernel and its half width in output pixels.
 FILTERS = {"bilinear": (_triangle, 1.0), "bicubic": (_cubic, 2.0)}
 
@@ -50,9 +53,9 @@ class Preprocessing:
         full_height, full_width = self._resized(height, width)
         down = _weights(height, full_height, self.height, self.filter)  # (height, H)
         across = _weights(width, full_width, self.width, self.filter)  # (width, W)
-        rows = down @ frame.reshape(height, width * 3).astype(np.float32)  # (height, W * 3)
+        rows = _banded_product(down, frame.reshape(height, width * 3).astype(np.float32))  # (height, W * 3)
         columns = rows.reshape(self.height, width, 3).transpose(1, 0, 2).reshape(width, self.height * 3)
-        image = (across @ columns).reshape(self.width, self.height, 3).transpose(1, 0, 2)
+        image = _banded_product(across, columns).reshape(self.width, self.height, 3).transpose(1, 0, 2)
         return np.clip(np.rint(image), 0, 255).astype(np.uint8)
 
     def _resized(self, height: int, width: int) -> tuple[int, int]:
@@ -65,10 +68,11 @@ class Preprocessing:
 
 
 @lru_cache(maxsize=64)
-def _weights(size: int, resized: int, cropped: int, filter_name: str) -> NDArray[np.float32]:
+def _weights(size: int, resized: int, cropped: int, filter_name: str) -> list[Band]:
     """The matrix that resizes a line of ``size`` pixels to ``resized`` and keeps the ``cropped`` in the middle.
 
-    The kernel is widened by the reduction factor (antialiasing), as Pillow does.
+    The kernel is widened by the reduction factor (antialiasing), as Pillow does. The matrix is zero but for a band
+    along its diagonal, so it comes as strips of a few rows, each with the columns that it needs.
     """
     kernel, half_width = FILTERS[filter_name]
     scale = size / resized
@@ -77,4 +81,15 @@ def _weights(size: int, resized: int, cropped: int, filter_name: str) -> NDArray
     centres = (np.arange(first, first + cropped) + 0.5) * scale  # (cropped,)
     distance = np.arange(size) + 0.5 - centres[:, None]  # (cropped, size)
     weights = np.where(np.abs(distance) < half_width * stretch, kernel(distance / stretch), 0.0)
-    return (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
+    weights = (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
+    bands = []
+    for strip in np.split(weights, range(BAND_ROWS, cropped, BAND_ROWS)):
+        used = np.flatnonzero(strip.any(axis=0))
+        columns = slice(int(used[0]), int(used[-1]) + 1)
+        bands.append((columns, np.ascontiguousarray(strip[:, columns])))
+    return bands
+
+
+def _banded_product(bands: list[Band], lines: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The matrix of ``_weights`` times ``lines``: ``(cropped, size) @ (size, N)``."""
+    return np.concatenate([strip @ lines[columns] for columns, strip in bands])
