@@ -3,9 +3,9 @@
 python benchmarks/motion_speed.py ../shared/data/videos/manifest_all9.csv build/motion-speed
 """
 
+import argparse
 import resource
 import shutil
-import sys
 from pathlib import Path
 
 from longreel.extract import extract_clips, load_backbone
@@ -18,15 +18,20 @@ def cpu_seconds() -> float:
     return sum(usage.ru_utime + usage.ru_stime for usage in usages)
 
 
-def main(manifest_path: Path, store: Path) -> None:
+def main(manifest_path: Path, store: Path, decoder: str) -> None:
     """Extract everything once and divide the clips by the CPU seconds that took, the workers' start included."""
     shutil.rmtree(store, ignore_errors=True)
     manifest, backbone = read_manifest(manifest_path), load_backbone("motion")
     begun = cpu_seconds()
-    report = extract_clips(manifest, store, backbone)
+    report = extract_clips(manifest, store, backbone, decoder=decoder)
     spent = cpu_seconds() - begun
     print(f"{report.written} clips, {spent:.1f} CPU seconds, {report.written / spent:.1f} clips a second and core")
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]))
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("manifest", type=Path)
+    parser.add_argument("store", type=Path)
+    parser.add_argument("--decoder", default="auto")
+    given = parser.parse_args()
+    main(given.manifest, given.store, given.decoder)

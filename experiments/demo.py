@@ -1,13 +1,13 @@
 """The whole way in minutes: render a long-tailed set of videos, extract, train two methods, compare."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from itertools import product
 from pathlib import Path
 
 from ..extract import extract_clips, load_backbone
 from ..manifest import read_manifest
 from .compare import compare_runs
-from .demo_clips import render_demo
+from .demo_clips import COUNTS, render_demo
 from .fit import FitSettings
 from .runs import TrainSettings, train_run
 
@@ -16,7 +16,11 @@ SEEDS = 3
 
 
 def run_demo(
-    folder: Path, seed: int, begin: Callable[[str, int], None], reach: Callable[[int], None]
+    folder: Path,
+    seed: int,
+    begin: Callable[[str, int], None],
+    reach: Callable[[int], None],
+    counts: Mapping[str, Mapping[str, int]] = COUNTS,
 ) -> tuple[dict, dict[str, Path]]:
     """Make the demo in ``folder``; what is there already is gone on with.
 
@@ -25,6 +29,7 @@ def run_demo(
         seed: Of the videos, and the first of the trainings' seeds.
         begin: Called at each stage with its name and number of steps.
         reach: Called with the number of steps done.
+        counts: Split -> class -> number of clips.
 
     Returns:
         The comparison, and what was made: name -> path.
@@ -35,7 +40,7 @@ def run_demo(
             begin("render videos", total)
         reach(done)
 
-    manifest_path = render_demo(folder, seed, on_clip=rendered)
+    manifest_path = render_demo(folder, seed, on_clip=rendered, counts=counts)
     manifest = read_manifest(manifest_path)
     store = folder / "motion.store"
     done = 0

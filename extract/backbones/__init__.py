@@ -58,7 +58,7 @@ def load_backbone(name: str) -> Backbone:
     if Path(name).is_dir():
         return load_image_model(Path(name))
     if "@" in name:
-        return load_image_model(fetch_revision(name))
+        return load_image_model(fetch_revision(name), name)
     error = unknown("backbone", name, BACKBONES)
     if "/" in name:
         error = LongreelError(f"{name}: no such folder.")

@@ -86,8 +86,10 @@ class ImageModel:
         return hidden.mean(dim=(2, 3)) if hidden.ndim == 4 else hidden[:, 0]
 
 
-def load_image_model(folder: Path) -> ImageModel:
+def load_image_model(folder: Path, name: str | None = None) -> ImageModel:
     """Load a frozen image model from a local folder. No code of the folder is ever run, and no pickle is read.
+
+    ``name`` is what stores call it; the folder's name if ``None``.
 
     Raises:
         LongreelError: When the folder is not an image model.
@@ -110,7 +112,9 @@ def load_image_model(folder: Path) -> ImageModel:
         raise EnvironmentFault(
             f"{folder}: the weights lack {len(unfilled)} of the model's tensors, such as {unfilled[0]!r}."
         )
-    return ImageModel(folder.resolve().name, model, _fingerprint(folder), geometry, normalise, pooler=not missing)
+    return ImageModel(
+        name or folder.resolve().name, model, _fingerprint(folder), geometry, normalise, pooler=not missing
+    )
 
 
 def _load_quietly(folder: Path) -> tuple[nn.Module, dict]:
