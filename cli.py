@@ -138,19 +138,30 @@ def train(
 ) -> None:
     """Train a head on STORE with the labels of MANIFEST; run it again to go on after an interruption.
 
-    The epoch is selected on val. The test split is not opened.
+    Ends with the figures on val, by which the epoch is selected. The test split is not opened.
 
     Example: longreel train videos.store videos.csv --balance balanced-softmax --out runs/bs
     """
     import torch
 
+    from .experiments.evaluate import evaluate_run
     from .experiments.fit import FitSettings
     from .experiments.runs import TrainSettings, train_run
 
     if threads is not None:
         torch.set_num_threads(threads)
-    fit = FitSettings(epochs, batch_size, learning_rate, weight_decay, train_frames, select, seed, checkpoint_seconds)
-    settings = TrainSettings(store, manifest, root, head, balance, groups, standardise, fit)
+    fit = FitSettings(
+        epochs=epochs,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        weight_decay=weight_decay,
+        frames=train_frames,
+        select=select,
+        seed=seed,
+        checkpoint_seconds=checkpoint_seconds,
+    )
+    places = {"store": store, "manifest": manifest, "root": root}
+    settings = TrainSettings(**places, head=head, balance=balance, groups=groups, standardise=standardise, fit=fit)
     with Steps() as steps:
         steps.begin("train", epochs)
         trained = train_run(out, settings, on_epoch=lambda row: steps.reach(row["epoch"]))
@@ -160,9 +171,10 @@ def train(
             say(f"warning: {counted}; see `longreel store info {store}`.")
     if as_json:
         _print_json(asdict(trained) | {"folder": str(out)})
-    else:
-        value = "" if trained.val is None else f" {trained.val:.3f}"
-        print(f"epoch {trained.epoch} of {epochs}, {trained.selection}{value} -> {out}")
+        return
+    if trained.val is not None:
+        print_evaluation(evaluate_run(out, "val"))
+    print(f"epoch {trained.epoch} of {epochs}, {trained.selection} -> {out}")
 
 
 @app.command()

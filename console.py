@@ -1,4 +1,4 @@
-"""What a person sees: progress on stderr, tables on stdout. All text that comes from users is printed as it is."""
+"""What a person sees: progress on stderr, tables on stdout. No text of users is ever markup or drives the terminal."""
 
 import sys
 import time
@@ -18,11 +18,14 @@ from rich.table import Table
 from rich.text import Text
 
 
+def printable(text: str) -> str:
+    """The text with its control characters, which could drive the terminal, escaped."""
+    return "".join(letter if letter.isprintable() or letter == "\n" else repr(letter)[1:-1] for letter in text)
+
+
 def say(text: str) -> None:
-    """One line on stderr; control characters, which could drive the terminal, are shown escaped."""
-    sys.stderr.write(
-        "".join(letter if letter.isprintable() or letter == "\n" else repr(letter)[1:-1] for letter in text) + "\n"
-    )
+    """One line on stderr."""
+    sys.stderr.write(printable(text) + "\n")
 
 
 class Steps:
@@ -76,8 +79,8 @@ def print_evaluation(document: dict) -> None:
     table = _table(_title(document), columns)
     for name, summary in {"overall": document["overall"], **document["groups"]}.items():
         if summary["classes"]:
-            table.add_row(Text(name), *(Text(_figure(summary[column])) for column in columns))
-    _print(table, _footnotes([document], document))
+            table.add_row(Text(printable(name)), *(Text(_figure(summary[column])) for column in columns))
+    _print(table, _footnotes([document | document["overall"]], document))
 
 
 def print_comparison(document: dict) -> None:
@@ -86,16 +89,19 @@ def print_comparison(document: dict) -> None:
     table = _table(Text(f"{document['split']} split"), ["seeds", *names])
     for row in document["rows"]:
         seeds = str(len(row["seeds"]))
-        table.add_row(Text(row["name"]), seeds, *(_interval(row["figures"][metric]) for metric in document["metrics"]))
+        table.add_row(
+            Text(printable(row["name"])), seeds, *(_interval(row["figures"][metric]) for metric in document["metrics"])
+        )
         if row.get("difference"):
             cells = [_interval(row["difference"][metric], signed=True) for metric in document["metrics"]]
             table.add_row(Text("  minus the first row", style="dim"), "", *cells)
     notes = _footnotes(document["rows"], document)
     if grouped := [name for name, metric in zip(names, document["metrics"], strict=True) if name != metric]:
         notes.insert(0, f"{', '.join(grouped)}: class average of that group")
-    notes.append(
-        "[low, high]: 95 % bootstrap interval over seeds and clips; a difference that may be 0 is no evidence."
-    )
+    over = "seeds and clips; a difference that may be 0 is no evidence"
+    if any(len(row["seeds"]) == 1 for row in document["rows"]):
+        over = "clips alone where there is one seed: no ground to prefer a method. Train several seeds"
+    notes.append(f"[low, high]: 95 % bootstrap interval over {over}.")
     if document["warning"]:
         notes.insert(0, f"NOT COMPARABLE: {document['warning']}")
     _print(table, notes)
@@ -104,7 +110,7 @@ def print_comparison(document: dict) -> None:
 def _table(title: Text, columns: Sequence[str]) -> Table:
     table = Table("", title=title)
     for name in columns:
-        table.add_column(Text(name), justify="right")
+        table.add_column(Text(printable(name)), justify="right")
     return table
 
 
@@ -116,9 +122,11 @@ def _title(document: dict) -> Text:
 def _footnotes(rows: Sequence[dict], document: dict) -> list[str]:
     """What a reader must know to trust the figures."""
     notes = [f"groups: {document['groups_rule']}", f"epoch: {', '.join(sorted({row['selection'] for row in rows}))}"]
-    failed, looks = max(row["failed"] for row in rows), max(row["looks"] for row in rows)
+    failed, looks = (max(row[key] for row in rows) for key in ("failed", "looks"))
     if failed:
         notes.append(f"{failed} of {document['clips']} clips have no features and are scored lowest")
+    if empty := max(row.get("empty_classes", 0) for row in rows):
+        notes.append(f"{empty} classes have no clip in this split and are left out of class average and mAP")
     notes.append(
         f"{document['split']} split opened {looks} time{'s' if looks > 1 else ''} a run, {document['clips']} clips"
     )
@@ -143,4 +151,4 @@ def _print(table: Table, notes: Sequence[str]) -> None:
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 200)
     console.print(table)
     for note in notes:
-        console.print(Text(note))
+        console.print(Text(printable(note)))

@@ -9,12 +9,12 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from .errors import EnvironmentFault, InUse
+from .errors import EnvironmentFault, InUse, LongreelError
 
 
-def sync_folder(folder: Path) -> None:
-    """Make the names in ``folder`` durable (a rename is only safe once its folder is synced)."""
-    descriptor = os.open(folder, os.O_RDONLY)
+def sync(path: Path) -> None:
+    """Make a file's bytes or a folder's names durable."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
@@ -23,13 +23,9 @@ def sync_folder(folder: Path) -> None:
 
 def publish(temporary: Path, final: Path) -> None:
     """Sync a finished temporary file and give it its final name, in one step that a crash cannot halve."""
-    descriptor = os.open(temporary, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    sync(temporary)
     os.replace(temporary, final)
-    sync_folder(final.parent)
+    sync(final.parent)  # a rename is only safe once its folder is synced
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -55,7 +51,10 @@ def write_json(path: Path, document: object) -> None:
 def make_folder(folder: Path) -> None:
     """Make ``folder`` and its parents, with a clear error where that is not allowed."""
     with naming_faults(folder, 0):
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError):
+            raise LongreelError(f"{folder}: is, or lies in, a file. Give a folder.") from None
 
 
 @contextlib.contextmanager

@@ -5,11 +5,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import nn
 
 from ..durable import write_bytes
+from ..errors import RunMismatch
 
 if TYPE_CHECKING:
     from .fit import Progress
@@ -31,10 +32,17 @@ def save_checkpoint(
 def load_checkpoint(
     path: Path, head: nn.Module, optimiser: torch.optim.Optimizer, generator: torch.Generator, progress: "Progress"
 ) -> None:
-    """Put everything back as ``save_checkpoint`` found it."""
-    with safe_open(path, framework="pt") as file:
-        metadata = file.metadata()
-        tensors = {name: file.get_tensor(name) for name in file.keys()}
+    """Put everything back as ``save_checkpoint`` found it.
+
+    Raises:
+        RunMismatch: When the file is no checkpoint.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata()
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
+    except (OSError, SafetensorError) as error:
+        raise RunMismatch(f"{path}: cannot be read ({error}). Remove it, and the training begins anew.") from None
     head.load_state_dict(_under(tensors, "head."))
     state: dict[int, dict] = {}
     for name, tensor in _under(tensors, "optimiser.").items():

@@ -14,7 +14,7 @@ from .statistics import Interval, Metric, hierarchical_bootstrap, paired_differe
 #: what a run may differ in from others of its row.
 WITHIN_A_ROW = {("fit", "seed"), ("threads",)}
 #: what makes runs different rows, but says nothing to a reader.
-UNNAMED = {"store_digest", "manifest_digest", "counts", "classes", "groups", "root"}
+UNNAMED = {"store_digest", "manifest_digest", "counts", "classes", "groups", "root", "spec"}
 
 
 def compare_runs(folders: Sequence[Path], split: str = "test", *, force: bool = False, draws: int = 1000) -> dict:
@@ -145,6 +145,7 @@ def _make_row(
         "selection": documents[members[0]]["selection"],
         "looks": max(documents[member]["looks"] for member in members),
         "failed": documents[members[0]]["failed"],
+        "empty_classes": documents[members[0]]["overall"]["empty_classes"],
         "figures": {metric: _as_json(interval) for metric, interval in intervals.items()},
     }
 

@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 
 from ..durable import naming_faults, owned, write_json
-from ..errors import LongreelError, RunMismatch
+from ..errors import LongreelError, RunMismatch, unknown
 from ..manifest import Manifest, read_manifest
 from ..store import FeatureStore
 from .clips import load_clips, multi_hot
 from .fit import score_clips
 from .metrics import as_json, evaluate_scores
-from .runs import load_head, read_config, read_scores, store_digest, write_scores
+from .runs import load_head, read_config, read_document, read_scores, store_digest, write_scores
 
 
 def evaluate_run(folder: Path, split: str = "test") -> dict:
@@ -35,13 +35,13 @@ def evaluate_run(folder: Path, split: str = "test") -> dict:
     """
     config = read_config(folder)
     if split not in ("val", "test"):
-        raise LongreelError(f"a run is evaluated on val or test, not on {split!r}.")
-    kept = folder / f"evaluation-{split}.json"
-    if kept.exists():
-        return json.loads(kept.read_text())
+        raise unknown("split to evaluate on", split, ("val", "test"))
+    kept, scores_path = folder / f"evaluation-{split}.json", folder / f"scores-{split}.safetensors"
+    if kept.exists() and scores_path.exists():
+        return read_document(kept)
     with owned(folder / ".lock", str(folder)):
-        if kept.exists():  # by another process, in the meantime
-            return json.loads(kept.read_text())
+        if kept.exists() and scores_path.exists():  # by another process, in the meantime
+            return read_document(kept)
         manifest = _read_same_manifest(folder, config)
         if not manifest.split(split):
             raise LongreelError(f"{manifest.path}: has no {split} clips.")
@@ -49,7 +49,7 @@ def evaluate_run(folder: Path, split: str = "test") -> dict:
         looks = _log_look(folder, split)
         clips = load_clips(store, manifest, split)
         scores, targets = clips.with_failed(score_clips(load_head(folder, config), clips))
-        write_scores(folder / f"scores-{split}.safetensors", scores, clips.all_ids)
+        write_scores(scores_path, scores, clips.all_ids)
         document = _make_document(folder, config, split, scores, targets) | {
             "failed": len(clips.failed),
             "looks": looks,
@@ -88,7 +88,7 @@ def _open_same_store(folder: Path, config: dict, manifest: Manifest) -> FeatureS
 def _make_document(folder: Path, config: dict, split: str, scores: np.ndarray, targets: np.ndarray) -> dict:
     evaluation = evaluate_scores(scores, targets, config["groups"]["members"])
     figures = evaluation.classes
-    result = json.loads((folder / "result.json").read_text())
+    result = read_document(folder / "result.json")
     return {
         "run": folder.name,
         "split": split,

@@ -26,6 +26,9 @@ SELECTIONS: dict[str, Callable[[Evaluation], float]] = {
     "acc1": lambda evaluation: evaluation.overall.acc1,
 }
 
+SCORE_CLIPS = 256
+SCORE_ROWS = 65536
+
 
 @dataclass(frozen=True)
 class FitSettings:
@@ -39,6 +42,19 @@ class FitSettings:
     select: str = "map"
     seed: int = 0
     checkpoint_seconds: float = 10.0  #: an interrupted training repeats at most about this much.
+
+    def __post_init__(self) -> None:
+        wrong = {
+            "learning rate": not 0 < self.learning_rate < math.inf,
+            "weight decay": not 0 <= self.weight_decay < math.inf,
+            "seed": not 0 <= self.seed < 2**63,
+            "number of epochs": self.epochs < 1,
+            "batch size": self.batch_size < 1,
+            "number of training frames": self.frames is not None and self.frames < 1,
+        }
+        for name, is_wrong in wrong.items():
+            if is_wrong:
+                raise LongreelError(f"this {name} cannot be used. Give a finite number in its range.")
 
 
 @dataclass
@@ -94,7 +110,7 @@ def fit(
             value = _train_epoch(head, loss, counts, train, settings, optimiser, generator, progress)
             if not (math.isfinite(value) and all(parameter.isfinite().all() for parameter in head.parameters())):
                 now = f"epoch {progress.epoch + 1}, learning rate {settings.learning_rate:g}"
-                raise LongreelError(f"training diverged ({now}): use a lower learning rate.")
+                raise LongreelError(f"training diverged ({now}): use a lower learning rate, and another folder.")
             row = {"epoch": progress.epoch + 1, "loss": value}
             row |= _validate(head, val, settings, progress)
             progress.epoch += 1
@@ -150,10 +166,14 @@ def _validate(head: nn.Module, val: ClipSet | None, settings: FitSettings, progr
 
 
 @torch.inference_mode()
-def score_clips(head: nn.Module, clips: ClipSet, batch_size: int = 256) -> np.ndarray:
-    """Logits ``(clips, C)`` float32 of a head in evaluation mode, over all rows of each clip."""
+def score_clips(head: nn.Module, clips: ClipSet) -> np.ndarray:
+    """Logits ``(clips, C)`` float32 of a head in evaluation mode, over all rows of each clip.
+
+    A batch holds at most 256 clips and, padded, about 65 536 rows, so that one long clip does not fill the memory.
+    """
     head.eval()
     if len(clips) == 0:
         return np.zeros((0, clips.targets.shape[1]), dtype=np.float32)
-    batches = torch.arange(len(clips)).split(batch_size)
+    longest = int((clips.offsets[1:] - clips.offsets[:-1]).max())
+    batches = torch.arange(len(clips)).split(max(1, min(SCORE_CLIPS, SCORE_ROWS // longest)))
     return torch.cat([head(*clips.batch(batch)) for batch in batches]).numpy()

@@ -25,6 +25,7 @@ from .clips import ClipSet, load_clips
 from .fit import SELECTIONS, FitSettings, Progress, fit, score_clips
 
 CHECKPOINT = "checkpoint.safetensors"
+PLACES = ("store", "manifest", "root")  #: may move while a training is interrupted; their digests may not change.
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ def train_run(folder: Path, settings: TrainSettings, on_epoch: Callable[[dict], 
             _finish(folder, ready, progress, settings.fit.select)
         for left in (folder / CHECKPOINT, *folder.glob(".*.tmp")):
             left.unlink(missing_ok=True)
-        return Trained(folder, **json.loads((folder / "result.json").read_text()))
+        return Trained(folder, **read_document(folder / "result.json"))
 
 
 @dataclass(frozen=True)
@@ -151,12 +152,14 @@ def _claim(folder: Path, config: dict) -> None:
             raise RunMismatch(f"{folder}: is not empty and no run ({stray[0]}). Give a new folder with --out.")
         write_json(path, config)
         return
-    found = json.loads(path.read_text())
-    if found != config:
-        key, mine, theirs = next(_differences(found, config))
+    found, wanted = (
+        {key: value for key, value in known.items() if key not in PLACES} for known in (read_document(path), config)
+    )
+    if found != wanted:
+        key, mine, theirs = next(_differences(found, wanted))
         raise RunMismatch(
             f"{folder}: holds another run: {key} is {reprlib.repr(mine)} there, {reprlib.repr(theirs)} now. "
-            f"Give another folder with --out."
+            f"Give the same options, or another folder with --out."
         )
 
 
@@ -209,20 +212,34 @@ def read_config(folder: Path) -> dict:
     Raises:
         RunMismatch: When the folder is no run, or its training has not finished.
     """
-    try:
-        config = json.loads((folder / "config.json").read_text())
-    except (OSError, ValueError):
-        raise RunMismatch(
-            f"{folder}: is not a run. Make one with `longreel train STORE MANIFEST --out {folder}`."
-        ) from None
+    if not (folder / "config.json").exists():
+        raise RunMismatch(f"{folder}: is not a run. Make one with `longreel train STORE MANIFEST --out {folder}`.")
     if not (folder / "result.json").exists():
         raise RunMismatch(f"{folder}: its training has not finished. Run the same `longreel train` command again.")
-    return config
+    return read_document(folder / "config.json")
+
+
+def read_document(path: Path) -> dict:
+    """One of a run's JSON files.
+
+    Raises:
+        RunMismatch: When it cannot be read or holds something else.
+    """
+    try:
+        document = json.loads(path.read_text())
+        if not isinstance(document, dict):
+            raise ValueError("not an object")
+        return document
+    except (OSError, ValueError) as error:
+        raise RunMismatch(f"{path}: cannot be read ({error}). Restore it, or train into another folder.") from None
 
 
 def load_head(folder: Path, config: dict) -> Standardised:
     """The trained head of a run, on raw features."""
-    tensors = load_file(folder / "head.safetensors")
+    try:
+        tensors = load_file(folder / "head.safetensors")
+    except (OSError, SafetensorError) as error:
+        raise RunMismatch(f"{folder}/head.safetensors: cannot be read ({error}). Train into another folder.") from None
     head = build_head(
         config["head"], config["spec"]["dim"], len(config["classes"]), tensors["mean"], tensors["deviation"]
     )

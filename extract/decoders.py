@@ -78,7 +78,7 @@ def _decode_pyav(video: Video, wanted: NDArray[np.int64]) -> Iterator[Frame]:
             for frame in _walk(container, video, video.pts[wanted]):
                 index = index_of.pop(_tick(frame), None)
                 if index is not None:
-                    pixels = np.asarray(reformat(frame, format="rgb24").to_ndarray())
+                    pixels = np.asarray(reformat(frame, format="rgb24").to_ndarray(), dtype=np.uint8)
                     yield Frame(index, _upright(pixels, frame.rotation), frame.is_corrupt)
     except (FFmpegError, OSError, ValueError) as error:
         raise Undecodable(f"pyav: {one_line(error)}") from error

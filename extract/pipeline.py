@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,8 +15,17 @@ from ..durable import make_folder, owned
 from ..errors import LongreelError, ManifestError, StoreMismatch, unknown
 from ..manifest import Clip, Manifest
 from ..provenance import describe_environment
-from ..store import ClipFeatures, Failure, FeatureStore, Origin, ShardWriter, Spec, append_failure, read_failures
-from ..store.shard import shard_paths
+from ..store import (
+    ClipFeatures,
+    Failure,
+    FeatureStore,
+    Origin,
+    ShardWriter,
+    Spec,
+    append_failure,
+    read_failures,
+    shard_paths,
+)
 from .backbones import Backbone
 from .decoders import DECODERS
 from .sampling import Sampling
@@ -33,6 +43,7 @@ class Slice:
         return f"{self.number}of{self.count}"
 
     def of(self, clips: Sequence[Clip]) -> Sequence[Clip]:
+        """The clips of this slice: every ``count``-th one."""
         return clips[self.number - 1 :: self.count]
 
 
@@ -82,6 +93,7 @@ class Extraction:
     failures: list[Failure] = field(default_factory=list)  #: of this run and, where they were left alone, earlier ones.
 
     def summary(self) -> str:
+        """The tally in words."""
         failed = len(self.failures)
         return f"{self.written} written ({self.partial} partial), {self.already} already there, {failed} failed"
 
@@ -118,13 +130,15 @@ def plan_extraction(
     for clip in part.of(manifest.clips):
         path = manifest.root / clip.path
         if store is not None and clip.clip_id in store:
-            same = _is_unchanged(path, store.origin(clip.clip_id))
+            origin = store.origin(clip.clip_id)
+            same_span = (origin.start, origin.end) == (clip.start, clip.end)
+            same = same_span and _is_unchanged(path, origin)
             if not same:
                 plan.changed.append(clip.clip_id)
-            if same or not refresh:
+            if same or (same_span and not refresh):
                 plan.done.append(clip.clip_id)
                 continue
-        elif clip.clip_id in earlier and not retry_failed and _file_facts(path) == _failed_facts(earlier[clip.clip_id]):
+        elif clip.clip_id in earlier and not retry_failed and _is_same_failure(earlier[clip.clip_id], path, clip):
             plan.failed.append(earlier[clip.clip_id])
             continue
         plan.todo.append(clip)
@@ -144,8 +158,12 @@ def _file_facts(path: Path) -> tuple[int, int]:
     return status.st_size, status.st_mtime_ns
 
 
-def _failed_facts(failure: Failure) -> tuple[int, int]:
-    return failure.size, failure.mtime_ns
+def _is_same_failure(failure: Failure, path: Path, clip: Clip) -> bool:
+    """Whether trying again would meet the same file and span."""
+    return (failure.size, failure.mtime_ns) == _file_facts(path) and (failure.start, failure.end) == (
+        clip.start,
+        clip.end,
+    )
 
 
 def _is_unchanged(path: Path, origin: Origin) -> bool:
@@ -155,8 +173,11 @@ def _is_unchanged(path: Path, origin: Origin) -> bool:
         return True
     if size != origin.size:
         return False
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest() == origin.sha256
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest() == origin.sha256
+    except OSError:
+        return False
 
 
 def extract_clips(
@@ -200,7 +221,7 @@ def extract_clips(
 
     if decoder not in ("auto", *DECODERS):
         raise unknown("decoder", decoder, ("auto", *DECODERS))
-    torch.set_num_threads(max(1, (os.cpu_count() or 1) // 2))
+    torch.set_num_threads(max(1, _cores() // 2))
     sampling = sampling or backbone.sampling
     spec = make_spec(backbone, sampling, decoder)
     make_folder(folder)
@@ -210,11 +231,17 @@ def extract_clips(
         run = _Run(manifest, folder, backbone, part, on_clip)
         tasks = [DecodeTask(clip.clip_id, str(manifest.root / clip.path), clip.start, clip.end) for clip in plan.todo]
         settings = DecodeSettings(sampling, backbone.preprocessing, decoder)
-        provenance = json.dumps(describe_environment("torch", "transformers", "av", "numpy", "h5py"))
+        environment = describe_environment("torch", "transformers", "av", "decord", "numpy", "h5py")
+        provenance = json.dumps(environment | {"threads": torch.get_num_threads()})
         with ShardWriter(folder, spec, slice_name=str(part), provenance=provenance) as writer:
-            for event in decode_clips(tasks, settings, workers or os.cpu_count() or 1):
+            for event in decode_clips(tasks, settings, workers or _cores()):
                 run.take(event, writer)
         return Extraction(run.written, len(plan.done), run.partial, plan.failed + run.failures)
+
+
+def _cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class _Run:
@@ -225,7 +252,7 @@ class _Run:
     ) -> None:
         self.written = self.partial = 0
         self.failures: list[Failure] = []
-        self._paths = {clip.clip_id: clip.path for clip in manifest.clips}
+        self._clips = {clip.clip_id: clip for clip in manifest.clips}
         self._manifest, self._folder, self._backbone, self._part, self._on_clip = (
             manifest,
             folder,
@@ -260,14 +287,17 @@ class _Run:
             self._fail(event.clip_id, "its features do not fit float16 (not finite, or above 65504)", "")
             return
         clip = ClipFeatures(features.astype(np.float16), np.concatenate(seconds))
-        writer.add(event.clip_id, clip, Origin(event.decoder, event.fraction, event.size, event.mtime_ns, event.sha256))
+        span = self._clips[event.clip_id].start, self._clips[event.clip_id].end
+        origin = Origin(event.decoder, event.fraction, event.size, event.mtime_ns, event.sha256, *span)
+        writer.add(event.clip_id, clip, origin)
         self.written += 1
         self.partial += event.fraction < 1.0
         self._on_clip(event.clip_id)
 
     def _fail(self, clip_id: str, reason: str, stderr: str) -> None:
-        path = self._paths[clip_id]
-        failure = Failure(clip_id, path, reason, stderr, *_file_facts(self._manifest.root / path))
+        clip = self._clips[clip_id]
+        size, mtime_ns = _file_facts(self._manifest.root / clip.path)
+        failure = Failure(clip_id, clip.path, reason, stderr, size, mtime_ns, clip.start, clip.end, time.time())
         append_failure(self._folder, str(self._part), failure)
         self.failures.append(failure)
         self._on_clip(clip_id)

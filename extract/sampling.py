@@ -18,12 +18,12 @@ class Sampling:
     def __post_init__(self) -> None:
         if (self.fps is None) == (self.frames is None):
             raise LongreelError("give either --fps or --frames, not both.")
-        value = self.frames if self.fps is None else self.fps
+        value = self.fps if self.fps is not None else self.frames or 0
         if not (value > 0 and (self.fps is None or self.fps <= 1000)):  # "not", so that nan is refused too
             raise LongreelError(f"sampling must be above 0 (and at most 1000 frames a second), got {value}.")
 
     def __str__(self) -> str:
-        return f"{self.fps:g} fps" if self.fps is not None else f"{self.frames} frames"
+        return f"{self.fps:.12g} fps" if self.fps is not None else f"{self.frames} frames"
 
     def times(self, start: float, end: float) -> NDArray[np.float64]:
         """The wanted moments of the span ``[start, end)``, in seconds, increasing.

@@ -3,6 +3,7 @@
 from .ledger import Failure, append_failure, read_failures
 from .reader import FeatureStore, describe_store
 from .records import ClipFeatures, Origin, Spec
+from .shard import shard_paths
 from .verify import Verification, verify_store
 from .writer import ShardWriter
 
@@ -17,5 +18,6 @@ __all__ = [
     "append_failure",
     "describe_store",
     "read_failures",
+    "shard_paths",
     "verify_store",
 ]

@@ -19,6 +19,9 @@ class Failure:
     stderr: str = ""  #: the last lines that the decoder wrote.
     size: int = -1  #: of the video file, so that a mended file is tried again; -1 when there was none.
     mtime_ns: int = -1
+    start: float | None = None  #: the span that was asked for, in seconds.
+    end: float | None = None
+    time: float = 0.0  #: seconds since 1970.
 
 
 def append_failure(folder: Path, slice_name: str, failure: Failure) -> None:
@@ -37,14 +40,15 @@ def append_failure(folder: Path, slice_name: str, failure: Failure) -> None:
 
 
 def read_failures(folder: Path) -> dict[str, Failure]:
-    """The last failure of each clip, over all slices. A clip that was extracted since is still listed here."""
+    """The latest failure of each clip, over all slices. A clip that was extracted since is still listed here."""
     failures = {}
     for path in sorted(folder.glob("failed-*.jsonl")):
         *lines, _torn = path.read_bytes().split(b"\n")
         for number, line in enumerate(lines, 1):
             try:
                 failure = Failure(**json.loads(line))
-                failures[failure.clip_id] = failure
+                if failure.clip_id not in failures or failures[failure.clip_id].time <= failure.time:
+                    failures[failure.clip_id] = failure
             except (ValueError, TypeError) as error:
                 raise StoreDamaged(
                     f"{path}:{number}: is not a ledger line ({error}). Remove the line; its clip is tried again."

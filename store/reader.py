@@ -104,6 +104,8 @@ class FeatureStore:
 
 def describe_store(folder: Path) -> dict:
     """The document that ``longreel store info --json`` prints."""
+    if not shard_paths(folder) and (failures := read_failures(folder)):
+        return {"clips": 0, "failed": {clip_id: failure.reason for clip_id, failure in failures.items()}}
     store = FeatureStore(folder)
     origins = [store.origin(clip_id) for clip_id in store]
     failures = store.failures()

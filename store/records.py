@@ -42,6 +42,8 @@ class Origin:
     size: int  #: bytes of the video file.
     mtime_ns: int
     sha256: str  #: of the whole video file.
+    start: float | None = None  #: the span of the video that was asked for, in seconds.
+    end: float | None = None
 
 
 @dataclass(frozen=True)

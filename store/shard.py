@@ -13,7 +13,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import StoreDamaged, StoreMismatch
+from ..errors import EnvironmentFault, StoreDamaged, StoreMismatch
 from .records import ClipFeatures, Origin, Spec
 
 FORMAT = "longreel-store"
@@ -32,6 +32,8 @@ COLUMNS = {
     "file_size": ("<i8", ()),
     "file_mtime_ns": ("<i8", ()),
     "file_sha256": ("|u1", (32,)),
+    "start": ("<f8", ()),
+    "end": ("<f8", ()),
 }
 
 
@@ -53,10 +55,12 @@ class Shard:
         return np.memmap(self.path, dtype="<f2", mode="r", offset=self.data_offset, shape=(rows, self.spec.dim))
 
     def clip(self, index: int) -> ClipFeatures:
+        """The features and times of one clip."""
         rows = slice(*self.columns["offsets"][index : index + 2])
         return ClipFeatures(self.features[rows], self.columns["seconds"][rows])
 
     def origin(self, index: int) -> Origin:
+        """Where one clip came from."""
         column = self.columns
         return Origin(
             decoder=column["decoder"][index].decode(errors="replace"),
@@ -64,11 +68,17 @@ class Shard:
             size=int(column["file_size"][index]),
             mtime_ns=int(column["file_mtime_ns"][index]),
             sha256=bytes(column["file_sha256"][index]).hex(),
+            start=_none_if_nan(column["start"][index]),
+            end=_none_if_nan(column["end"][index]),
         )
 
     def digest(self, index: int) -> bytes:
         """The clip's digest as written; ``clip(index).digest(id)`` is what the bytes give now."""
         return bytes(self.columns["digest"][index])
+
+
+def _none_if_nan(value: float) -> float | None:
+    return None if np.isnan(value) else float(value)
 
 
 def shard_paths(folder: Path) -> list[Path]:
@@ -97,6 +107,8 @@ def write_shard_file(path: Path, spec: Spec, clips: dict[str, tuple[ClipFeatures
         "file_size": [origin.size for origin in origins],
         "file_mtime_ns": [origin.mtime_ns for origin in origins],
         "file_sha256": [list(bytes.fromhex(origin.sha256)) for origin in origins],
+        "start": [np.nan if origin.start is None else origin.start for origin in origins],
+        "end": [np.nan if origin.end is None else origin.end for origin in origins],
     }
     # Built in memory: where a disk is full, HDF5 itself leaves descriptors open and crashes as the process ends.
     image = io.BytesIO()
@@ -176,6 +188,8 @@ def _check_lengths(ids: tuple[str, ...], columns: dict[str, NDArray], features: 
 def _naming_damage(path: Path) -> Iterator[None]:
     try:
         yield
+    except PermissionError as error:
+        raise EnvironmentFault(f"{path}: may not be read. Give this user the permission.") from error
     except (OSError, KeyError, ValueError, TypeError, RuntimeError, UnicodeDecodeError) as error:
         raise StoreDamaged(
             f"{path}: is not a whole shard ({error}). Run `longreel store verify {path.parent}`; move the damaged file "

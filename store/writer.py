@@ -1,11 +1,10 @@
 """Writing a store: clips gather in memory and are sealed, a shard at a time, so a crash costs at most the open one."""
 
-import os
 import time
 from pathlib import Path
 
-from ..durable import naming_faults, publish
-from ..errors import StoreDamaged
+from ..durable import naming_faults, publish, sync
+from ..errors import StoreDamaged, StoreMismatch
 from .records import ClipFeatures, Origin, Spec
 from .shard import hash_file, read_shard, shard_paths, write_shard_file
 
@@ -64,7 +63,10 @@ class ShardWriter:
         if not self._clips:
             return
         needed = sum(clip.features.nbytes + clip.seconds.nbytes for clip, _ in self._clips.values())
-        sequence = 1 + max((int(path.name.split("-")[0]) for path in shard_paths(self.folder)), default=0)
+        others = shard_paths(self.folder)
+        if others and (different := read_shard(others[0]).spec.differences(self.spec)):
+            raise StoreMismatch(f"{self.folder}: another process writes features made in another way: {different[0]}.")
+        sequence = 1 + max((int(path.name.split("-")[0]) for path in others), default=0)
         with naming_faults(self.folder, needed):
             try:
                 write_shard_file(self._temporary, self.spec, self._clips, self.provenance)
@@ -76,11 +78,7 @@ class ShardWriter:
         self.sealed += 1
 
     def _check_written(self, sequence: int) -> None:
-        descriptor = os.open(self._temporary, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        sync(self._temporary)
         shard = read_shard(self._temporary, sequence)
         for index, clip_id in enumerate(shard.ids):
             if shard.clip(index).digest(clip_id) != self._clips[clip_id][0].digest(clip_id):

@@ -255,7 +255,7 @@ def test_an_unfinished_run_is_refused(made, tmp_path):
 
 def test_the_training_split_and_a_split_without_clips_are_refused(tmp_path, write_small_store):
     run = train(write_small_store(tmp_path / "data", splits=("train", "test")), tmp_path / "run")
-    with pytest.raises(LongreelError, match="evaluated on val or test, not on 'train'"):
+    with pytest.raises(LongreelError, match="no split to evaluate on called 'train'"):
         evaluate_run(run, "train")
     with pytest.raises(LongreelError, match="has no val clips"):
         evaluate_run(run, "val")

@@ -145,14 +145,16 @@ def test_training_neither_reads_nor_moves_the_global_generator(tmp_path):
     assert bits(heads[0]) == bits(heads[1])
 
 
-def test_scoring_does_not_depend_on_the_batch_size_and_drops_nothing():
+def test_scoring_does_not_depend_on_the_batch_size_and_drops_nothing(monkeypatch):
     head, clips = make_head().train(), make_clips(2)
     scores = score_clips(head, clips)
     assert not head.training
     assert scores.shape == (21, 3)
     assert scores.dtype == np.float32
-    for batch_size in (1, 2, 20):
-        np.testing.assert_allclose(score_clips(head, clips, batch_size), scores, rtol=1e-5, atol=1e-6)
+    for limit, value in (("SCORE_CLIPS", 1), ("SCORE_CLIPS", 20), ("SCORE_ROWS", 1), ("SCORE_ROWS", 9)):
+        with monkeypatch.context() as patch:
+            patch.setattr(f"longreel.experiments.fit.{limit}", value)
+            np.testing.assert_allclose(score_clips(head, clips), scores, rtol=1e-5, atol=1e-6)
     for index in range(21):
         alone = clips.features[clips.offsets[index] : clips.offsets[index + 1]].float()
         np.testing.assert_allclose(head(alone[None]).detach()[0].numpy(), scores[index], rtol=1e-5, atol=1e-6)

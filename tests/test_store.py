@@ -163,7 +163,13 @@ def test_a_folder_without_shards_is_no_store(tmp_path):
 
 def test_two_ways_of_extraction_in_one_folder_are_refused(tmp_path):
     write_store(tmp_path, {"a": some_clip(1)})
-    write_store(tmp_path, {"b": some_clip(2)}, Spec("b", "w", 4, "2 fps", "none", "auto"))
+    other = Spec("b", "w", 4, "2 fps", "none", "auto")
+    with pytest.raises(StoreMismatch, match="sampling is '3 frames', not '2 fps'"):
+        write_store(tmp_path, {"b": some_clip(2)}, other)  # refused when its shard is sealed
+    assert FeatureStore(tmp_path).ids == ("a",)
+    write_store(tmp_path / "elsewhere", {"b": some_clip(2)}, other)
+    shard = next((tmp_path / "elsewhere").glob("*.h5"))
+    (tmp_path / shard.name.replace("000001", "000002")).write_bytes(shard.read_bytes())
     with pytest.raises(StoreMismatch, match="sampling is '3 frames', not '2 fps'"):
         FeatureStore(tmp_path)
 

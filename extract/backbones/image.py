@@ -30,7 +30,7 @@ class Normalisation:
     std: tuple[float, ...]
 
     def __str__(self) -> str:
-        return f"x * {self.rescale:.6g}, mean {self.mean}, std {self.std}"
+        return f"x * {self.rescale:.12g}, mean {self.mean}, std {self.std}"
 
     def apply(self, frames: Tensor) -> Tensor:
         """uint8 frames ``(B, H, W, 3)`` -> float32 ``(B, 3, H, W)``, channels last in memory."""
