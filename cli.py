@@ -160,8 +160,8 @@ def train(
         seed=seed,
         checkpoint_seconds=checkpoint_seconds,
     )
-    places = {"store": store, "manifest": manifest, "root": root}
-    settings = TrainSettings(**places, head=head, balance=balance, groups=groups, standardise=standardise, fit=fit)
+    how = {"head": head, "balance": balance, "groups": groups}
+    settings = TrainSettings(store=store, manifest=manifest, root=root, standardise=standardise, fit=fit, **how)
     with Steps() as steps:
         steps.begin("train", epochs)
         trained = train_run(out, settings, on_epoch=lambda row: steps.reach(row["epoch"]))

@@ -37,10 +37,14 @@ def kill_after(command: list[str], seconds: float) -> bool:
     return False
 
 
+def read_json(command: list[str]) -> dict:
+    """The document that a command prints."""
+    return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL).stdout)
+
+
 def digest(store: Path) -> str:
     """What `store verify` computes from the bytes."""
-    command = ["longreel", "store", "verify", str(store), "--json"]
-    return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)["digest"]
+    return read_json(["longreel", "store", "verify", str(store), "--json"])["digest"]
 
 
 def kill_extract(manifest: Path, work: Path, kills: int, chance: random.Random) -> str:
@@ -59,13 +63,13 @@ def kill_extract(manifest: Path, work: Path, kills: int, chance: random.Random) 
         done += 1
         after_seal += bool(sealed)
         kept = len(FeatureStore(store)) if sealed else 0
-        again = subprocess.run(
-            [*command, str(store), "--json"], check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
-        )
-        assert json.loads(again.stdout)["already"] == kept, f"sealed clips were extracted again after kill {done}"
+        again = read_json([*command, str(store), "--json"])
+        assert again["already"] == kept, f"sealed clips were extracted again after kill {done}"
         assert digest(store) == expected, f"digest differs after kill {done}"
         print(f"extract: kill {done}, {len(sealed)} shards sealed before it, same digest", flush=True)
-    return f"extract: {kills} kills, {after_seal} after a sealed shard: all digests identical, no sealed clip extracted again"
+    return (
+        f"extract: {kills} kills, {after_seal} after a sealed shard: digests identical, no sealed clip extracted again"
+    )
 
 
 def kill_train(manifest: Path, work: Path, kills: int, chance: random.Random) -> str:

@@ -77,12 +77,12 @@ def _square(step: int):
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_has_help_with_an_example(name):
-    assert f"Example: longreel {name}" in COMMANDS[name].help
+    assert f"Example: longreel {name}" in (COMMANDS[name].help or "")
 
 
 @pytest.mark.parametrize("name", [name for name in COMMANDS if name != "demo"])
 def test_every_example_runs_as_it_stands(name, workplace):
-    example = COMMANDS[name].help.split("Example: longreel ")[1].splitlines()[0]
+    example = (COMMANDS[name].help or "").split("Example: longreel ")[1].splitlines()[0]
     done = run(*shlex.split(example), cwd=workplace)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip()

@@ -2,13 +2,14 @@
 
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
-from longreel.balance import METHODS, Loss
+from longreel.balance import METHODS
 from longreel.experiments.clips import ClipSet
 from longreel.experiments.fit import SELECTIONS, FitSettings, Progress, fit, score_clips
 from longreel.experiments.metrics import evaluate_scores
@@ -55,7 +56,7 @@ def make_clips(seed: int, counts: tuple[int, ...] = (12, 6, 3), noise: float = 0
     )
 
 
-def run_fit(head: nn.Module, folder: Path, *, val: ClipSet | None = None, loss: Loss | None = None, **settings):
+def run_fit(head: nn.Module, folder: Path, *, val: ClipSet | None = None, loss: Any = None, **settings):
     """``fit`` on 21 clips; gives its progress. ``on_epoch`` may be among the settings."""
     on_epoch = settings.pop("on_epoch", lambda row: None)
     chosen = FitSettings(**{"epochs": 6, "batch_size": 8, "learning_rate": 0.01} | settings)

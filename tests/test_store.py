@@ -74,7 +74,7 @@ def test_plain_h5py_opens_a_shard_and_sees_one_contiguous_float16_dataset(tmp_pa
         assert isinstance(features, h5py.Dataset)
         assert (features.dtype, features.shape, features.chunks) == (np.float16, (7, 4), None)
         np.testing.assert_array_equal(features[:], np.concatenate([clip.features for clip in clips.values()]))
-        assert json.loads(file.attrs["spec"])["backbone"] == "b"
+        assert json.loads(file.attrs["spec"])["backbone"] == "b"  # pyright: ignore[reportArgumentType]
         rows = features[:]
     with FeatureStore(tmp_path) as store:
         mapped = store.shards[0].features
