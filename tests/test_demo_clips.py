@@ -270,7 +270,7 @@ def test_two_renders_into_one_folder_are_refused(tmp_path):
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(EnvironmentFault, match="file"):
+    with pytest.raises(LongreelError, match="file"):
         render_demo(tmp_path / "file" / "demo")
 
 
