@@ -95,9 +95,9 @@ def test_a_lock_refuses_a_second_process_and_is_free_after_a_kill(tmp_path):
 
 
 def test_a_lock_is_free_again_after_its_block(tmp_path):
-    for _ in range(2):
-        with owned(tmp_path / "lock", "the store"):
-            pass
+    for turn in range(2):
+        with owned(tmp_path / "lock", f"the store, turn {turn}"):
+            assert str(os.getpid()) in (tmp_path / "lock").read_text()
 
 
 def test_a_file_is_replaced_whole_and_no_temporary_stays(tmp_path):
