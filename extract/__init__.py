@@ -1,7 +1,8 @@
 """From clips to a store: decoding in killable workers, preprocessing, frozen backbones."""
 
 from .backbones import BACKBONES, Backbone, load_backbone
-from .pipeline import Extraction, Plan, Slice, extract_clips, parse_slice, plan_extraction
+from .pipeline import Extraction, extract_clips
+from .planning import Plan, Slice, parse_slice, plan_extraction
 from .sampling import Sampling
 
 __all__ = [

@@ -1,10 +1,9 @@
 """Clips to store: decode workers, the backbone, and the shard writer, with what is already there left alone."""
 
-import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,75 +11,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..durable import make_folder, owned
-from ..errors import LongreelError, ManifestError, StoreMismatch, unknown
-from ..manifest import Clip, Manifest
+from ..errors import unknown
+from ..manifest import Manifest
 from ..provenance import describe_environment
 from ..store import (
     ClipFeatures,
     Failure,
-    FeatureStore,
     Origin,
     ShardWriter,
     Spec,
     append_failure,
-    read_failures,
-    shard_paths,
 )
 from .backbones import Backbone
 from .decoders import DECODERS
+from .planning import WHOLE, Plan, Slice, file_facts, plan_extraction
 from .sampling import Sampling
 from .workers import Decoded, DecodeSettings, DecodeTask, Failed, Frames, Restarted, decode_clips
-
-
-@dataclass(frozen=True)
-class Slice:
-    """The part ``number`` of ``count`` of a manifest's clips, for machines that share the work. Numbers begin at 1."""
-
-    number: int = 1
-    count: int = 1
-
-    def __str__(self) -> str:
-        return f"{self.number}of{self.count}"
-
-    def of(self, clips: Sequence[Clip]) -> Sequence[Clip]:
-        """The clips of this slice: every ``count``-th one."""
-        return clips[self.number - 1 :: self.count]
-
-
-def parse_slice(text: str) -> Slice:
-    """``2/8`` -> the second of eight slices.
-
-    Raises:
-        LongreelError: When it is not of that form.
-    """
-    number, _, count = text.partition("/")
-    if not (number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):
-        raise LongreelError(f"--shard {text!r} is not i/n with i from 1 to n, such as 2/8.")
-    return Slice(int(number), int(count))
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What an extraction will do with each clip of its slice, and why anything is not reused."""
-
-    todo: list[Clip]
-    done: list[str]
-    failed: list[Failure]  #: clips that failed before and are left alone.
-    changed: list[str]  #: clips whose video file is no longer the one that was extracted.
-
-    def describe(self) -> list[str]:
-        """What a person wants to know before the work."""
-        lines = [f"{len(self.done)} clips are there, {len(self.failed)} failed before, {len(self.todo)} to do"]
-        if self.failed:
-            lines.append(f"not tried again: {len(self.failed)} clips that failed before; --retry-failed tries them")
-        again = set(self.changed) - set(self.done)
-        if kept := [clip_id for clip_id in self.changed if clip_id not in again]:
-            lines.append(
-                f"changed since: the files of {len(kept)} clips, such as {kept[0]}; --refresh extracts them again"
-            )
-        if again:
-            lines.append(f"not reused: {len(again)} clips whose files have changed")
-        return lines
 
 
 @dataclass(frozen=True)
@@ -110,76 +56,6 @@ def make_spec(backbone: Backbone, sampling: Sampling, decoder: str) -> Spec:
     )
 
 
-def plan_extraction(
-    manifest: Manifest, folder: Path, spec: Spec, part: Slice, *, refresh: bool = False, retry_failed: bool = False
-) -> Plan:
-    """Compare the manifest with the store.
-
-    Raises:
-        StoreMismatch: When the store was made in another way.
-        ManifestError: When not one of the clips to do has a file.
-    """
-    store = FeatureStore(folder) if shard_paths(folder) else None
-    if store is not None and (different := store.spec.differences(spec)):
-        raise StoreMismatch(
-            f"{folder}: holds features made in another way: {'; '.join(different)}. "
-            f"Give the same options, or another store folder."
-        )
-    earlier = read_failures(folder)
-    plan = Plan([], [], [], [])
-    for clip in part.of(manifest.clips):
-        path = manifest.root / clip.path
-        if store is not None and clip.clip_id in store:
-            origin = store.origin(clip.clip_id)
-            same_span = (origin.start, origin.end) == (clip.start, clip.end)
-            same = same_span and _is_unchanged(path, origin)
-            if not same:
-                plan.changed.append(clip.clip_id)
-            if same or (same_span and not refresh):
-                plan.done.append(clip.clip_id)
-                continue
-        elif clip.clip_id in earlier and not retry_failed and _is_same_failure(earlier[clip.clip_id], path, clip):
-            plan.failed.append(earlier[clip.clip_id])
-            continue
-        plan.todo.append(clip)
-    if plan.todo and not plan.done and not any((manifest.root / clip.path).exists() for clip in plan.todo):
-        raise ManifestError(
-            f"{manifest.path}: none of its {len(plan.todo)} videos is under {manifest.root}. "
-            f"Give their folder with --root."
-        )
-    return plan
-
-
-def _file_facts(path: Path) -> tuple[int, int]:
-    try:
-        status = os.stat(path)
-    except OSError:
-        return -1, -1
-    return status.st_size, status.st_mtime_ns
-
-
-def _is_same_failure(failure: Failure, path: Path, clip: Clip) -> bool:
-    """Whether trying again would meet the same file and span."""
-    return (failure.size, failure.mtime_ns) == _file_facts(path) and (failure.start, failure.end) == (
-        clip.start,
-        clip.end,
-    )
-
-
-def _is_unchanged(path: Path, origin: Origin) -> bool:
-    """Whether the file is the one extracted; a file that is gone does not make its features wrong."""
-    size, mtime_ns = _file_facts(path)
-    if size == -1 or (size, mtime_ns) == (origin.size, origin.mtime_ns):
-        return True
-    if size != origin.size:
-        return False
-    try:
-        with open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest() == origin.sha256
-    except OSError:
-        return False
-
-
 def extract_clips(
     manifest: Manifest,
     folder: Path,
@@ -187,7 +63,7 @@ def extract_clips(
     *,
     sampling: Sampling | None = None,
     decoder: str = "auto",
-    part: Slice = Slice(),
+    part: Slice = WHOLE,
     workers: int | None = None,
     refresh: bool = False,
     retry_failed: bool = False,
@@ -296,7 +172,7 @@ class _Run:
 
     def _fail(self, clip_id: str, reason: str, stderr: str) -> None:
         clip = self._clips[clip_id]
-        size, mtime_ns = _file_facts(self._manifest.root / clip.path)
+        size, mtime_ns = file_facts(self._manifest.root / clip.path)
         failure = Failure(clip_id, clip.path, reason, stderr, size, mtime_ns, clip.start, clip.end, time.time())
         append_failure(self._folder, str(self._part), failure)
         self.failures.append(failure)
