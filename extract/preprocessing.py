@@ -22,8 +22,8 @@ def _cubic(x: NDArray) -> NDArray:
     return np.where(x < 1.0, inner, np.where(x < 2.0, outer, 0.0))
 
 
-Band = tuple[slice, NDArray[np.float32]]  #: columns ``[a, b)``, and a strip of rows ``(8, b - a)``.
-BAND_ROWS = 8
+Band = tuple[slice, NDArray[np.float32]]  #: a part of the line, ``[a, b)``, and its weights ``(8 * channels, b - a)``.
+BAND_PIXELS = 8
 
 #: kernel and its half width in output pixels.
 FILTERS = {"bilinear": (_triangle, 1.0), "bicubic": (_cubic, 2.0)}
@@ -51,12 +51,12 @@ class Preprocessing:
         """Resize and crop one RGB frame, ``(H, W, 3)`` -> ``(height, width, 3)``."""
         height, width = frame.shape[:2]
         full_height, full_width = self._resized(height, width)
-        down = _weights(height, full_height, self.height, self.filter)  # (height, H)
-        across = _weights(width, full_width, self.width, self.filter)  # (width, W)
-        rows = _banded_product(down, frame.reshape(height, width * 3).astype(np.float32))  # (height, W * 3)
-        columns = rows.reshape(self.height, width, 3).transpose(1, 0, 2).reshape(width, self.height * 3)
-        image = _banded_product(across, columns).reshape(self.width, self.height, 3).transpose(1, 0, 2)
-        return np.clip(np.rint(image), 0, 255).astype(np.uint8)
+        down = _bands(height, full_height, self.height, self.filter)
+        across = _bands(width, full_width, self.width, self.filter, channels=3)
+        lines = frame.reshape(height, width * 3).astype(np.float32)
+        rows = np.concatenate([strip @ lines[used] for used, strip in down])  # (height, W * 3)
+        image = np.concatenate([rows[:, used] @ strip.T for used, strip in across], axis=1)  # (height, width * 3)
+        return np.clip(np.rint(image), 0, 255).astype(np.uint8).reshape(self.height, self.width, 3)
 
     def _resized(self, height: int, width: int) -> tuple[int, int]:
         """The size before the crop; never smaller than the crop."""
@@ -68,11 +68,12 @@ class Preprocessing:
 
 
 @lru_cache(maxsize=64)
-def _weights(size: int, resized: int, cropped: int, filter_name: str) -> list[Band]:
+def _bands(size: int, resized: int, cropped: int, filter_name: str, channels: int = 1) -> list[Band]:
     """The matrix that resizes a line of ``size`` pixels to ``resized`` and keeps the ``cropped`` in the middle.
 
     The kernel is widened by the reduction factor (antialiasing), as Pillow does. The matrix is zero but for a band
-    along its diagonal, so it comes as strips of a few rows, each with the columns that it needs.
+    along its diagonal, so it comes as strips of a few pixels, each with the part of the line that it needs. With
+    ``channels`` it takes lines of interleaved channels, as frames hold them: no copy has to bring them apart.
     """
     kernel, half_width = FILTERS[filter_name]
     scale = size / resized
@@ -83,13 +84,9 @@ def _weights(size: int, resized: int, cropped: int, filter_name: str) -> list[Ba
     weights = np.where(np.abs(distance) < half_width * stretch, kernel(distance / stretch), 0.0)
     weights = (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
     bands = []
-    for strip in np.split(weights, range(BAND_ROWS, cropped, BAND_ROWS)):
+    for strip in np.split(weights, range(BAND_PIXELS, cropped, BAND_PIXELS)):
         used = np.flatnonzero(strip.any(axis=0))
-        columns = slice(int(used[0]), int(used[-1]) + 1)
-        bands.append((columns, np.ascontiguousarray(strip[:, columns])))
+        begin, end = int(used[0]), int(used[-1]) + 1
+        interleaved = np.kron(strip[:, begin:end], np.eye(channels, dtype=np.float32))
+        bands.append((slice(begin * channels, end * channels), interleaved))
     return bands
-
-
-def _banded_product(bands: list[Band], lines: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The matrix of ``_weights`` times ``lines``: ``(cropped, size) @ (size, N)``."""
-    return np.concatenate([strip @ lines[columns] for columns, strip in bands])
