@@ -145,6 +145,20 @@ def write_small_store() -> Callable[..., SmallStore]:
     return write
 
 
+@pytest.fixture
+def made(tmp_path: Path, write_small_store: Callable[..., SmallStore]) -> SmallStore:
+    """A small store of this test's own."""
+    return write_small_store(tmp_path / "data")
+
+
+@pytest.fixture
+def one_thread() -> None:
+    """Few numbers are trained fastest, and always to the same bits, by one thread."""
+    import torch
+
+    torch.set_num_threads(1)
+
+
 def _small_rows() -> list[dict[str, str]]:
     """The rows in an order that mixes classes and splits."""
     sizes = {"boat": (12, 4, 5), "car": (8, 4, 5), "dog": (5, 3, 4), "yak": (3, 3, 3)}

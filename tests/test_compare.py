@@ -19,9 +19,7 @@ from longreel.experiments.statistics import paired_difference
 DRAWS = 20
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    torch.set_num_threads(1)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from safetensors.numpy import load_file
 from sklearn.metrics import average_precision_score
 
@@ -22,9 +21,7 @@ GROUPS = {">10": [0], "6-10": [1, 2], "<=5": [3]}  # of 12, 8, 6 and 3 training 
 FAILED = ("test/yak0.mp4", "test/boat1.mp4")
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    torch.set_num_threads(1)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def train(made, folder: Path, **fit) -> Path:

@@ -1,36 +1,14 @@
 """The test split has no way into a training."""
 
-from pathlib import Path
-
 import pytest
-import torch
+from small_runs import contents, settings_of
 
 from longreel.errors import StoreMismatch
 from longreel.experiments.evaluate import evaluate_run
-from longreel.experiments.fit import FitSettings
-from longreel.experiments.runs import TrainSettings, read_config, train_run
+from longreel.experiments.runs import read_config, train_run
 from longreel.store import FeatureStore
 
-RESULTS = ("head.safetensors", "history.json", "scores-val.safetensors")
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    torch.set_num_threads(1)
-
-
-@pytest.fixture
-def made(tmp_path, write_small_store):
-    return write_small_store(tmp_path / "data")
-
-
-def settings_of(made, *, balance: str = "ce", groups: str = "5,10", standardise: bool = True, **fit) -> TrainSettings:
-    chosen = FitSettings(**{"epochs": 4, "batch_size": 8, "learning_rate": 1e-3} | fit)
-    return TrainSettings(made.store, made.manifest, balance=balance, groups=groups, standardise=standardise, fit=chosen)
-
-
-def contents(folder: Path, names=RESULTS) -> dict[str, bytes]:
-    return {name: (folder / name).read_bytes() for name in names if (folder / name).exists()}
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def test_training_gives_the_same_bits_when_the_test_clips_are_not_in_the_store(made, tmp_path, write_small_store):

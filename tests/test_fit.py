@@ -19,9 +19,7 @@ from longreel.heads.nonlinear import masked_mean
 COUNTS = torch.tensor([12.0, 6.0, 3.0])
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    torch.set_num_threads(1)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 class Linear(nn.Module):

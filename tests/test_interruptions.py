@@ -10,44 +10,13 @@ import time
 from pathlib import Path
 
 import pytest
-import torch
 from safetensors import safe_open
+from small_runs import FILES, RESULTS, contents, settings_of, stop_at
 
 from longreel.errors import InUse, RunMismatch
-from longreel.experiments.fit import FitSettings
-from longreel.experiments.runs import TrainSettings, train_run
+from longreel.experiments.runs import train_run
 
-RESULTS = ("head.safetensors", "history.json", "scores-val.safetensors")
-FILES = {*RESULTS, "config.json", "provenance.json", "result.json", ".lock"}
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    torch.set_num_threads(1)
-
-
-@pytest.fixture
-def made(tmp_path, write_small_store):
-    return write_small_store(tmp_path / "data")
-
-
-def settings_of(made, *, balance: str = "ce", groups: str = "5,10", standardise: bool = True, **fit) -> TrainSettings:
-    chosen = FitSettings(**{"epochs": 4, "batch_size": 8, "learning_rate": 1e-3} | fit)
-    return TrainSettings(made.store, made.manifest, balance=balance, groups=groups, standardise=standardise, fit=chosen)
-
-
-def contents(folder: Path, names=RESULTS) -> dict[str, bytes]:
-    return {name: (folder / name).read_bytes() for name in names if (folder / name).exists()}
-
-
-def stop_at(epoch: int):
-    """An ``on_epoch`` that interrupts the training behind an epoch."""
-
-    def interrupt(row: dict) -> None:
-        if row["epoch"] == epoch:
-            raise KeyboardInterrupt
-
-    return interrupt
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def test_a_run_interrupted_again_and_again_ends_in_the_same_bits(made, tmp_path):
