@@ -80,6 +80,7 @@ class Built:
     sdist: set[str]
     wheel: set[str]
     wheel_path: Path
+    tree: Path  # what both were made from
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +95,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
     with tarfile.open(sdist_path) as archive:
         sdist = {member.name.split("/", 1)[1] for member in archive if member.isfile()}
     with zipfile.ZipFile(wheel_path) as archive:
-        return Built(sdist=sdist, wheel=set(archive.namelist()), wheel_path=wheel_path)
+        return Built(sdist=sdist, wheel=set(archive.namelist()), wheel_path=wheel_path, tree=copy)
 
 
 @pytest.fixture(scope="module")
@@ -146,6 +147,15 @@ def test_the_wheel_states_version_licence_and_command(built: Built):
 def test_the_installed_package_is_the_one_imported_elsewhere(installed: Path, tmp_path: Path):
     where = run(sys.executable, "-c", "import longreel; print(longreel.__file__)", cwd=tmp_path, path=installed)
     assert Path(where.strip()) == installed / "longreel" / "__init__.py"
+
+
+def test_an_editable_install_imports_the_checkout_whatever_its_name(built: Built, tmp_path: Path):
+    run(sys.executable, "-m", "pip", "--disable-pip-version-check", "install", "--quiet", "--no-deps", "--no-index",
+        "--no-build-isolation", "--ignore-installed", "--prefix", tmp_path, "--editable", built.tree, cwd=tmp_path)  # fmt: skip
+    (packages,) = tmp_path.glob("lib/python*/site-packages")
+    code = f"import site; site.addsitedir({str(packages)!r}); import longreel; print(longreel.__file__)"
+    where = run(sys.executable, "-I", "-S", "-c", code, cwd=tmp_path)
+    assert Path(where.strip()) == built.tree / "__init__.py"
 
 
 def test_the_installed_command_line_answers_help_and_version(installed: Path, tmp_path: Path):
