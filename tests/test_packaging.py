@@ -151,7 +151,8 @@ def test_the_installed_package_is_the_one_imported_elsewhere(installed: Path, tm
 
 def test_an_editable_install_imports_the_checkout_whatever_its_name(built: Built, tmp_path: Path):
     run(sys.executable, "-m", "pip", "--disable-pip-version-check", "install", "--quiet", "--no-deps", "--no-index",
-        "--no-build-isolation", "--ignore-installed", "--prefix", tmp_path, "--editable", built.tree, cwd=tmp_path)  # fmt: skip
+        "--no-build-isolation", "--ignore-installed", "--prefix", tmp_path, "--editable", built.tree,
+        cwd=tmp_path)  # fmt: skip
     (packages,) = tmp_path.glob("lib/python*/site-packages")
     code = f"import site; site.addsitedir({str(packages)!r}); import longreel; print(longreel.__file__)"
     where = run(sys.executable, "-I", "-S", "-c", code, cwd=tmp_path)

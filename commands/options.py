@@ -1,0 +1,29 @@
+"""Arguments that several commands share, and how documents are printed."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
+StoreFolder = Annotated[Path, typer.Argument(help="Store folder.")]
+ManifestFile = Annotated[Path, typer.Argument(help="CSV or JSONL with path, label and split of each clip.")]
+Root = Annotated[
+    Path | None, typer.Option(help="Folder that the manifest's paths are relative to; its own by default.")
+]
+Split = Annotated[str, typer.Option(help="val or test.")]
+
+
+def print_json(document: object) -> None:
+    """One JSON document on stdout."""
+    print(json.dumps(document, indent=2, allow_nan=False))
+
+
+def print_facts(facts: dict, as_json: bool) -> None:
+    """A line each, or one JSON document."""
+    if as_json:
+        print_json(facts)
+        return
+    for key, value in facts.items():
+        print(f"{key}: {value if isinstance(value, str | int | float) else json.dumps(value)}")
