@@ -24,9 +24,10 @@ from ..store import (
 )
 from .backbones import Backbone
 from .decoders import DECODERS
+from .forward import ClipRows, Forward
 from .planning import WHOLE, Plan, Slice, file_facts, plan_extraction
 from .sampling import Sampling
-from .workers import Decoded, DecodeSettings, DecodeTask, Failed, Frames, Restarted, decode_clips
+from .workers import Decoded, DecodeSettings, DecodeTask, Event, Failed, Frames, Restarted, decode_clips
 
 
 @dataclass(frozen=True)
@@ -82,8 +83,8 @@ def extract_clips(
         sampling: Which frames; the backbone's own choice if ``None``.
         decoder: ``auto``, ``decord`` or ``pyav``.
         part: Which of several machines this is.
-        workers: Decode processes; one a core if ``None``. The forward pass gets half of the cores' threads, since its
-            spinning threads would otherwise starve the decoders.
+        workers: Decode processes; one a core if ``None``. As many threads run the backbone, each a batch of its own:
+            whichever of the two has work takes the cores.
         refresh: Extract clips again whose file has changed.
         retry_failed: Try the clips of the ledger again.
         on_plan, on_clip: Called once before the work, and after each clip.
@@ -93,25 +94,25 @@ def extract_clips(
         InUse: When another process is writing the same slice.
         EnvironmentFault: When the store cannot be written.
     """
-    import torch
-
     if decoder not in ("auto", *DECODERS):
         raise unknown("decoder", decoder, ("auto", *DECODERS))
-    torch.set_num_threads(max(1, _cores() // 2))
     sampling = sampling or backbone.sampling
     spec = make_spec(backbone, sampling, decoder)
     make_folder(folder)
     with owned(folder / f".writer-{part}.lock", f"{folder} (slice {part})"):
         plan = plan_extraction(manifest, folder, spec, part, refresh=refresh, retry_failed=retry_failed)
         on_plan(plan)
-        run = _Run(manifest, folder, backbone, part, on_clip)
         tasks = [DecodeTask(clip.clip_id, str(manifest.root / clip.path), clip.start, clip.end) for clip in plan.todo]
-        settings = DecodeSettings(sampling, backbone.preprocessing, decoder)
+        settings = DecodeSettings(sampling, backbone.preprocessing, decoder, backbone.window)
         environment = describe_environment("torch", "transformers", "av", "decord", "numpy", "h5py")
-        provenance = json.dumps(environment | {"threads": torch.get_num_threads()})
-        with ShardWriter(folder, spec, slice_name=str(part), provenance=provenance) as writer:
+        with (
+            ShardWriter(folder, spec, slice_name=str(part), provenance=json.dumps(environment)) as writer,
+            Forward(backbone, _cores()) as forward,
+        ):
+            run = _Run(manifest, backbone, part, writer, forward, on_clip)
             for event in decode_clips(tasks, settings, workers or _cores()):
-                run.take(event, writer)
+                run.take(event)
+            run.finish()
         return Extraction(run.written, len(plan.done), run.partial, plan.failed + run.failures)
 
 
@@ -120,60 +121,78 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+@dataclass
+class _Open:
+    """A clip that is under way."""
+
+    rows: ClipRows = field(default_factory=ClipRows)
+    seconds: list[NDArray[np.float64]] = field(default_factory=list)
+    end: Decoded | None = None
+
+
 class _Run:
     """The clips that are under way, and the tally."""
 
     def __init__(
-        self, manifest: Manifest, folder: Path, backbone: Backbone, part: Slice, on_clip: Callable[[str], None]
+        self,
+        manifest: Manifest,
+        backbone: Backbone,
+        part: Slice,
+        writer: ShardWriter,
+        forward: Forward,
+        on_clip: Callable[[str], None],
     ) -> None:
         self.written = self.partial = 0
         self.failures: list[Failure] = []
         self._clips = {clip.clip_id: clip for clip in manifest.clips}
-        self._manifest, self._folder, self._backbone, self._part, self._on_clip = (
-            manifest,
-            folder,
-            backbone,
-            part,
-            on_clip,
-        )
-        self._rows: dict[str, list[NDArray[np.float32]]] = {}
-        self._seconds: dict[str, list[NDArray[np.float64]]] = {}
+        self._root, self._window, self._part = manifest.root, backbone.window, part
+        self._writer, self._forward, self._on_clip = writer, forward, on_clip
+        self._open: dict[str, _Open] = {}
 
-    def take(self, event: Frames | Restarted | Decoded | Failed, writer: ShardWriter) -> None:
-        """Advance the clip that the event is about."""
+    def take(self, event: Event) -> None:
+        """Advance the clip that the event is about, and write those that are complete."""
         match event:
             case Frames(clip_id, frames, seconds):
-                self._rows.setdefault(clip_id, []).append(self._backbone(frames))
-                self._seconds.setdefault(clip_id, []).append(seconds[:: self._backbone.window])
+                clip = self._open.setdefault(clip_id, _Open())
+                clip.seconds.append(seconds[:: self._window])
+                self._forward.add(clip.rows, frames)
             case Restarted(clip_id):
-                self._forget(clip_id)
+                self._open.pop(clip_id, None)
             case Failed(clip_id, reason, stderr):
-                self._forget(clip_id)
+                self._open.pop(clip_id, None)
                 self._fail(clip_id, reason, stderr)
             case Decoded(clip_id):
-                self._finish(event, writer)
+                self._open[clip_id].end = event
+        self._write_complete()
 
-    def _forget(self, clip_id: str) -> tuple[list, list]:
-        return self._rows.pop(clip_id, []), self._seconds.pop(clip_id, [])
+    def finish(self) -> None:
+        """Write the clips whose last rows wait for a full batch."""
+        self._forward.finish()
+        self._write_complete()
 
-    def _finish(self, event: Decoded, writer: ShardWriter) -> None:
-        rows, seconds = self._forget(event.clip_id)
-        features = np.concatenate(rows)
+    def _write_complete(self) -> None:
+        for clip_id, clip in list(self._open.items()):
+            if clip.end is not None and clip.rows.complete:
+                del self._open[clip_id]
+                self._write(clip, clip.end)
+
+    def _write(self, clip: _Open, end: Decoded) -> None:
+        features = clip.rows.stacked()
         if not np.isfinite(features).all() or np.abs(features).max() > np.finfo(np.float16).max:
-            self._fail(event.clip_id, "its features do not fit float16 (not finite, or above 65504)", "")
+            self._fail(end.clip_id, "its features do not fit float16 (not finite, or above 65504)", "")
             return
-        clip = ClipFeatures(features.astype(np.float16), np.concatenate(seconds))
-        span = self._clips[event.clip_id].start, self._clips[event.clip_id].end
-        origin = Origin(event.decoder, event.fraction, event.size, event.mtime_ns, event.sha256, *span)
-        writer.add(event.clip_id, clip, origin)
+        span = self._clips[end.clip_id].start, self._clips[end.clip_id].end
+        origin = Origin(end.decoder, end.fraction, end.size, end.mtime_ns, end.sha256, *span)
+        rows = ClipFeatures(features.astype(np.float16), np.concatenate(clip.seconds))
+        self._writer.add(end.clip_id, rows, origin)
         self.written += 1
-        self.partial += event.fraction < 1.0
-        self._on_clip(event.clip_id)
+        self.partial += end.fraction < 1.0
+        self._on_clip(end.clip_id)
 
     def _fail(self, clip_id: str, reason: str, stderr: str) -> None:
         clip = self._clips[clip_id]
-        size, mtime_ns = file_facts(self._manifest.root / clip.path)
+        size, mtime_ns = file_facts(self._root / clip.path)
         failure = Failure(clip_id, clip.path, reason, stderr, size, mtime_ns, clip.start, clip.end, time.time())
-        append_failure(self._folder, str(self._part), failure)
+        append_failure(self._writer.folder, str(self._part), failure)
         self.failures.append(failure)
         self._on_clip(clip_id)

@@ -24,7 +24,7 @@ from .sampling import Sampling
 from .video import Undecodable, Video, choose_frames, open_video
 
 PR_SET_PDEATHSIG = 1
-CHUNK = 32  #: frames sent at a time; every backbone's window divides it.
+CHUNK = 32  #: frames sent at a time, or a whole window where that is longer.
 
 
 def serve(descriptor: int, memory_bytes: int) -> None:
@@ -55,11 +55,12 @@ def _answer(connection: Connection, task: dict) -> None:
     # The clip's own length adds to its deadline; a lying header must not, nor lying times: a second a frame at most.
     _send(connection, kind="header", duration=min(float(video.seconds[-1]), len(video.seconds)))
     preprocessing = Preprocessing(**task["preprocessing"])
+    chunk = max(1, CHUNK // task["window"]) * task["window"]
     decoders = choose_decoder(video, task["decoder"])
     for decoder in decoders:
         try:
             frames = decode_frames(video, decoder, wanted.frames)
-            got, clean = _send_frames(connection, frames, video, preprocessing)
+            got, clean = _send_frames(connection, frames, video, preprocessing, chunk)
             break
         except Undecodable:
             if decoder == decoders[-1]:
@@ -82,12 +83,12 @@ def _answer(connection: Connection, task: dict) -> None:
 
 
 def _send_frames(
-    connection: Connection, frames: Iterator[Frame], video: Video, preprocessing: Preprocessing
+    connection: Connection, frames: Iterator[Frame], video: Video, preprocessing: Preprocessing, chunk: int
 ) -> tuple[int, int]:
-    """Resize and send the frames, 32 at a time; how many there were, and how many of them were undamaged."""
+    """Resize and send the frames, a chunk at a time; how many there were, and how many of them were undamaged."""
     got = clean = 0
     small = (replace(frame, pixels=preprocessing.apply(frame.pixels)) for frame in frames)
-    while group := list(islice(small, CHUNK)):
+    while group := list(islice(small, chunk)):
         pixels = np.stack([frame.pixels for frame in group])
         seconds = video.seconds[[frame.index for frame in group]]
         _send(connection, kind="frames", seconds=seconds.tolist(), shape=pixels.shape)

@@ -43,13 +43,14 @@ class DecodeSettings:
     sampling: Sampling
     preprocessing: Preprocessing
     decoder: str = "auto"
+    window: int = 1  #: frames that belong together; chunks hold whole ones.
     deadline_seconds: float = DEADLINE_SECONDS
     memory_bytes: int = MEMORY_BYTES
 
 
 @dataclass(frozen=True)
 class Frames:
-    """Frames of a clip that is still being decoded, at most 32: ``(T, H, W, 3)`` uint8 and their seconds ``(T,)``."""
+    """Frames of a clip, ``(T, H, W, 3)`` uint8, and their seconds ``(T,)``; whole windows but at the clip's end."""
 
     clip_id: str
     frames: NDArray[np.uint8] = field(repr=False)
@@ -225,6 +226,7 @@ class _Worker:
             "sampling": asdict(settings.sampling),
             "preprocessing": asdict(settings.preprocessing),
             "decoder": settings.decoder,
+            "window": settings.window,
         }
         try:
             self._connection.send_bytes(json.dumps(message).encode())

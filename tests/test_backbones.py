@@ -26,6 +26,7 @@ from transformers import (
 )
 
 from longreel.errors import EnvironmentFault, LongreelError
+from longreel.extract import embed
 from longreel.extract.backbones import load_backbone
 from longreel.extract.backbones.image import read_preprocessing
 
@@ -96,7 +97,7 @@ FAMILIES: dict[str, tuple[Callable[[], torch.nn.Module], int, Callable]] = {
 def test_a_folder_that_transformers_saved_gives_the_models_own_feature(tmp_path, make, width, feature):
     backbone = load_backbone(str(save(tmp_path / "tiny", make())))
     frames = np.stack([photo(32, 32, seed) for seed in range(11)])
-    rows = backbone(frames)
+    rows = embed(backbone, frames)
     assert (backbone.name, backbone.dim, backbone.window) == ("tiny", width, 1)
     assert (rows.dtype, rows.shape) == (np.float32, (11, width))
     model = AutoModel.from_pretrained(tmp_path / "tiny").eval()
@@ -117,7 +118,7 @@ def test_of_a_model_of_pictures_and_text_the_projected_picture_is_taken(tmp_path
     pixels = ((torch.from_numpy(frame) / 255 - mean) / std).permute(2, 0, 1)[None]
     with torch.inference_mode():
         theirs = model.visual_projection(model.vision_model(pixel_values=pixels).pooler_output).numpy()
-    np.testing.assert_allclose(backbone(frame[None]), theirs, atol=2e-5)
+    np.testing.assert_allclose(embed(backbone, frame[None]), theirs, atol=2e-5)
 
 
 def test_features_of_real_weights_are_those_of_transformers_own_pipeline(shared_data):
@@ -127,7 +128,7 @@ def test_features_of_real_weights_are_those_of_transformers_own_pipeline(shared_
     processor = AutoImageProcessor.from_pretrained(folder, backend="pil")
     model = AutoModel.from_pretrained(folder).eval()
     for number, frame in enumerate([photo(240, 320), photo(360, 202, 1), photo(720, 1280, 2)]):
-        ours = backbone(backbone.preprocessing.apply(frame)[None])[0]
+        ours = embed(backbone, backbone.preprocessing.apply(frame)[None])[0]
         with torch.inference_mode():
             theirs = model(**processor(frame, return_tensors="pt")).pooler_output[0].flatten().numpy()
         cosine = ours @ theirs / np.linalg.norm(ours) / np.linalg.norm(theirs)
@@ -184,10 +185,10 @@ def test_settings_that_are_not_understood_are_refused(tmp_path, broken):
 def test_a_row_depends_on_nothing_but_its_frame(tmp_path, family):
     backbone = load_backbone(str(save(tmp_path / "tiny", FAMILIES[family][0]())))
     frames = np.stack([photo(32, 32, seed) for seed in range(19)])
-    rows = backbone(frames)
+    rows = embed(backbone, frames)
     for first, last in ((0, 1), (3, 4), (7, 15), (18, 19)):
-        np.testing.assert_array_equal(backbone(frames[first:last]), rows[first:last])
-    np.testing.assert_array_equal(backbone(frames[::-1]), rows[::-1])
+        np.testing.assert_array_equal(embed(backbone, frames[first:last]), rows[first:last])
+    np.testing.assert_array_equal(embed(backbone, frames[::-1]), rows[::-1])
 
 
 def test_the_fingerprint_changes_with_a_weight_and_with_nothing_else(tmp_path):

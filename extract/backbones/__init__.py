@@ -15,20 +15,21 @@ from ..sampling import Sampling
 class Backbone(Protocol):
     """What the extraction needs of a backbone.
 
-    Calling it maps frames ``(T, height, width, 3)`` uint8 to rows ``(ceil(T / window), dim)`` float32. It is called
-    with up to 32 frames at a time, whole windows but for the last call of a clip, and computes in one fixed shape, so
-    that a row depends on nothing but its own window.
+    Calling it maps windows ``(batch, window, height, width, 3)`` uint8 to rows ``(batch, dim)`` float32. It computes in
+    that one shape, and a row depends on nothing but its own window, to the last bit, wherever it stands in the batch.
+    It is called by several threads at once.
     """
 
     name: str
     weights: str  #: fingerprint of the weights, or the version of a built-in descriptor.
     dim: int
-    window: int  #: frames that make one row; divides 32.
+    window: int  #: frames that make one row.
+    batch: int  #: windows of one forward pass.
     sampling: Sampling  #: taken when the user gives none.
     preprocessing: Preprocessing
     normalisation: str  #: what happens to pixel values inside, in words, for the store's spec.
 
-    def __call__(self, frames: NDArray[np.uint8]) -> NDArray[np.float32]: ...
+    def __call__(self, windows: NDArray[np.uint8], /) -> NDArray[np.float32]: ...
 
 
 def _motion() -> Backbone:

@@ -42,6 +42,7 @@ class ImageModel:
     """A loaded model and its preprocessing; a ``Backbone``."""
 
     window = 1
+    batch = BATCH
     sampling = Sampling(frames=16)
 
     def __init__(
@@ -60,19 +61,12 @@ class ImageModel:
         self._normalise = normalise
         self._pooler = pooler
         self._model = model.eval().requires_grad_(False).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-        blank = np.zeros((1, preprocessing.height, preprocessing.width, 3), dtype=np.uint8)
-        self.dim = self(blank).shape[1]
+        self.dim = self(np.zeros((BATCH, 1, preprocessing.height, preprocessing.width, 3), dtype=np.uint8)).shape[1]
 
     @torch.inference_mode()
-    def __call__(self, frames: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """``(T, H, W, 3)`` uint8 -> ``(T, D)`` float32, in padded batches of 8."""
-        rows = []
-        for first in range(0, len(frames), BATCH):
-            batch = torch.zeros((BATCH, *frames.shape[1:]), dtype=torch.uint8)
-            part = torch.from_numpy(frames[first : first + BATCH].copy())
-            batch[: len(part)] = part
-            rows.append(self._embed(self._normalise.apply(batch))[: len(part)])
-        return torch.cat(rows).float().numpy()
+    def __call__(self, windows: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """``(8, 1, H, W, 3)`` uint8 -> ``(8, D)`` float32."""
+        return self._embed(self._normalise.apply(torch.from_numpy(windows[:, 0]))).float().numpy()
 
     def _embed(self, pixels: Tensor) -> Tensor:
         """One vector a frame: the model's own pooled output where its weights have one, else class token or mean."""

@@ -38,35 +38,26 @@ class Motion:
     """Colour, oriented gradients, motion energy at two scales, normal flow and motion boundaries on a 4 x 4 grid.
 
     Each block is square-rooted and scaled to length ``sqrt(block width)``, so entries are around one and never above
-    12: safe in float16. Windows are computed one by one, in one fixed shape: a row depends on its own frames alone, to
-    the last bit, whatever came in the same call.
+    12: safe in float16. Windows are computed one by one, in one fixed shape.
 
     Shape:
-        - frames: ``(T, 64, 64, 3)`` uint8 RGB, ``T >= 1``, the first at the start of a window.
-        - output: ``(ceil(T / 4), D)`` float32. A short last window repeats its last frame.
-
-    Raises:
-        ValueError: frames of another shape or dtype, or none at all.
+        - windows: ``(1, 4, 64, 64, 3)`` uint8 RGB.
+        - output: ``(1, D)`` float32.
     """
 
     name = "motion"
     weights = "built in, version 1"
     dim = GRID * GRID * (6 + 5 * DIRECTIONS)
     window = 4
+    batch = 1
     sampling = Sampling(fps=8.0)  # a row is half a second
     preprocessing = Preprocessing(height=64, width=64)
     normalisation = "none"
 
-    def __call__(self, frames: np.ndarray) -> np.ndarray:
-        """The rows of a run of frames; shapes and errors are in the class docstring."""
-        height, width = self.preprocessing.height, self.preprocessing.width
-        if frames.dtype != np.uint8 or frames.shape[1:] != (height, width, 3) or len(frames) == 0:
-            raise ValueError(f"motion takes (T >= 1, {height}, {width}, 3) uint8, got {frames.shape} {frames.dtype}")
-        missing = -len(frames) % self.window
-        whole = np.concatenate([frames, np.repeat(frames[-1:], missing, axis=0)])
+    def __call__(self, windows: np.ndarray) -> np.ndarray:
+        """The row of a window; shapes are in the class docstring."""
         with torch.inference_mode():
-            rows = [describe(torch.from_numpy(part)) for part in np.split(whole, len(whole) // self.window)]
-            return torch.stack(rows).numpy()
+            return describe(torch.from_numpy(windows[0])).numpy()[None]
 
 
 def describe(window: Tensor) -> Tensor:

@@ -1,0 +1,124 @@
+"""The forward pass: windows of several clips in one batch, several batches at a time."""
+
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .backbones import Backbone
+
+QUEUED = 2  #: batches a thread, one under way and one ready.
+
+
+class ClipRows:
+    """The feature rows of one clip, filled in as its batches come back."""
+
+    def __init__(self) -> None:
+        self._rows: list[NDArray[np.float32]] = []
+        self._missing = 0
+
+    @property
+    def complete(self) -> bool:
+        """No row is under way."""
+        return self._missing == 0
+
+    def stacked(self) -> NDArray[np.float32]:
+        """``(T, D)``, once complete."""
+        return np.stack(self._rows)
+
+    def _reserve(self) -> int:
+        self._rows.append(np.empty(0, dtype=np.float32))
+        self._missing += 1
+        return len(self._rows) - 1
+
+    def _fill(self, place: int, row: NDArray[np.float32]) -> None:
+        self._rows[place] = row
+        self._missing -= 1
+
+
+Slot = tuple[ClipRows, int]  #: where a window's row goes.
+
+
+class Forward:
+    """Runs a backbone on whole batches, each by one thread, so that no number of cores changes a bit.
+
+    A batch has the backbone's one shape. It is filled with windows of whatever clips come next; a backbone promises
+    that a row depends on its own window alone, and zeros stand in for what is missing at the end.
+    """
+
+    def __init__(self, backbone: Backbone, threads: int) -> None:
+        self._backbone = backbone
+        self._limit = QUEUED * threads
+        self._pool = ThreadPoolExecutor(threads)
+        self._waiting: deque[tuple[Slot, NDArray[np.uint8]]] = deque()
+        self._running: dict[Future[NDArray[np.float32]], list[Slot]] = {}
+
+    def __enter__(self) -> "Forward":
+        import torch  # here: the decode workers import this package without it
+
+        self._torch_threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        import torch
+
+        self._pool.shutdown(cancel_futures=True)
+        torch.set_num_threads(self._torch_threads)
+
+    def add(self, rows: ClipRows, frames: NDArray[np.uint8]) -> None:
+        """Take a run of a clip's frames, ``(T, H, W, 3)``; a short last window repeats its last frame.
+
+        Raises:
+            ValueError: Frames of another shape or dtype than the backbone takes, or none at all.
+        """
+        size = self._backbone.preprocessing
+        if frames.dtype != np.uint8 or frames.shape[1:] != (size.height, size.width, 3) or len(frames) == 0:
+            expected = f"(T >= 1, {size.height}, {size.width}, 3) uint8"
+            raise ValueError(f"{self._backbone.name} takes {expected}, got {frames.shape} {frames.dtype}")
+        for window in windows(frames, self._backbone.window):
+            self._waiting.append(((rows, rows._reserve()), window))
+        while len(self._waiting) >= self._backbone.batch:
+            self._start()
+        self._collect(block=len(self._running) >= self._limit)
+
+    def finish(self) -> None:
+        """Run what waits for a full batch, and wait for everything."""
+        while self._waiting:
+            self._start()
+        while self._running:
+            self._collect(block=True)
+
+    def _start(self) -> None:
+        backbone = self._backbone
+        taken = [self._waiting.popleft() for _ in range(min(backbone.batch, len(self._waiting)))]
+        batch = np.zeros((backbone.batch, *taken[0][1].shape), dtype=np.uint8)
+        for place, (_, window) in enumerate(taken):
+            batch[place] = window
+        self._running[self._pool.submit(backbone, batch)] = [slot for slot, _ in taken]
+
+    def _collect(self, block: bool) -> None:
+        done = (
+            wait(self._running, return_when=FIRST_COMPLETED).done if block else {f for f in self._running if f.done()}
+        )
+        for future in done:
+            for (rows, place), row in zip(self._running.pop(future), future.result(), strict=False):
+                rows._fill(place, row)
+
+
+def embed(backbone: Backbone, frames: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """The rows of one clip: ``(T, height, width, 3)`` uint8, preprocessed -> ``(ceil(T / window), dim)``."""
+    rows = ClipRows()
+    with Forward(backbone, 1) as forward:
+        forward.add(rows, frames)
+        forward.finish()
+    return rows.stacked()
+
+
+def windows(frames: NDArray[np.uint8], length: int) -> Iterator[NDArray[np.uint8]]:
+    """``(T, H, W, 3)`` in pieces ``(length, H, W, 3)``."""
+    missing = -len(frames) % length
+    whole = np.concatenate([frames, np.repeat(frames[-1:], missing, axis=0)]) if missing else frames
+    yield from np.split(whole, len(whole) // length)
