@@ -3,6 +3,7 @@
 from .ledger import Failure, append_failure, read_failures
 from .reader import FeatureStore, describe_store
 from .records import ClipFeatures, Origin, Spec
+from .rows import RowReader
 from .shard import shard_paths
 from .verify import Verification, verify_store
 from .writer import ShardWriter
@@ -12,6 +13,7 @@ __all__ = [
     "Failure",
     "FeatureStore",
     "Origin",
+    "RowReader",
     "ShardWriter",
     "Spec",
     "Verification",

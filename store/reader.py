@@ -64,6 +64,10 @@ class FeatureStore:
         for shard in self.shards:
             shard.__dict__.pop("features", None)
 
+    def place(self, clip_id: str) -> tuple[Shard, int]:
+        """The shard that holds a clip, and the clip's number in it."""
+        return self._places[clip_id]
+
     def origin(self, clip_id: str) -> Origin:
         """The file and decoder that a clip's features came from."""
         shard, index = self._places[clip_id]

@@ -1,0 +1,56 @@
+"""Chosen rows of many clips, straight from the memory maps: what training reads when a store does not fit in memory."""
+
+import os
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .reader import FeatureStore
+
+
+class RowReader:
+    """Rows of the given clips of a store, which are numbered in the order given.
+
+    Digests are not checked here: a row is not a clip. ``FeatureStore.read`` and ``verify_store`` check them.
+    """
+
+    def __init__(self, store: FeatureStore, clip_ids: Sequence[str]) -> None:
+        places = [store.place(clip_id) for clip_id in clip_ids]
+        bounds = np.array([shard.columns["offsets"][index : index + 2] for shard, index in places], dtype=np.int64)
+        bounds = bounds.reshape(-1, 2)
+        self._first = bounds[:, 0]
+        self._shards = [shard for shard, _ in places]
+        self._dim = store.spec.dim
+        self.lengths: NDArray[np.int64] = bounds[:, 1] - bounds[:, 0]  #: ``(clips,)``, each clip's rows.
+
+    def read(self, clips: NDArray[np.int64], rows: NDArray[np.int64]) -> NDArray[np.float16]:
+        """Row ``rows[b, t]`` of clip ``clips[b]``: ``(B,)``, ``(B, T)`` -> ``(B, T, D)`` float16.
+
+        Raises:
+            IndexError: When a clip has no such row.
+        """
+        if (rows < 0).any() or (rows >= self.lengths[clips, None]).any():
+            raise IndexError("a row lies outside its clip")
+        out = np.empty((*rows.shape, self._dim), dtype=np.float16)
+        for place, clip in enumerate(clips.tolist()):
+            # `mode` is not "raise", as numpy would then write to a buffer of its own first.
+            features, wanted = self._shards[clip].features, self._first[clip] + rows[place]
+            np.take(features, wanted, axis=0, out=out[place], mode="clip")
+        return out
+
+    def read_ahead(self, clips: NDArray[np.int64]) -> None:
+        """Have the operating system fetch whole clips in the background: many requests at once, not page by page.
+
+        Call it two or three batches before ``read``. Does nothing where there is no ``posix_fadvise``.
+        """
+        if not hasattr(os, "posix_fadvise"):
+            return
+        for clip in clips.tolist():
+            shard, row_bytes = self._shards[clip], 2 * self._dim
+            file = os.open(shard.path, os.O_RDONLY)
+            try:
+                begin = shard.data_offset + int(self._first[clip]) * row_bytes
+                os.posix_fadvise(file, begin, int(self.lengths[clip]) * row_bytes, os.POSIX_FADV_WILLNEED)
+            finally:
+                os.close(file)
