@@ -1,6 +1,6 @@
 """`extract` and `backbones`: from videos to features."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -18,6 +18,9 @@ def extract(
     ],
     fps: Annotated[float | None, typer.Option(help="Frames a second.")] = None,
     frames: Annotated[int | None, typer.Option(help="Evenly spaced frames a clip.")] = None,
+    keyframes: Annotated[
+        bool, typer.Option(help="Move samples to the nearest keyframe: faster where they are seconds apart.")
+    ] = False,
     root: Root = None,
     decoder: Annotated[str, typer.Option(help="auto (the file decides), decord or pyav.")] = "auto",
     shard: Annotated[str, typer.Option(help="Part i/n of the clips, for several machines, i from 1.")] = "1/1",
@@ -39,6 +42,7 @@ def extract(
     part = parse_slice(shard)
     clips = read_manifest(manifest, root)
     model = load_backbone(backbone)
+    sampling = replace(sampling or model.sampling, keyframes=keyframes)
     with Steps() as steps:
 
         def begin(plan: Plan) -> None:

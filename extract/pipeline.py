@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..durable import make_folder, owned
-from ..errors import unknown
+from ..errors import LongreelError, unknown
 from ..manifest import Manifest
 from ..provenance import describe_environment
 from ..store import (
@@ -90,6 +90,7 @@ def extract_clips(
         on_plan, on_clip: Called once before the work, and after each clip.
 
     Raises:
+        LongreelError: When there is no such decoder, or the backbone cannot take keyframes alone.
         StoreMismatch: When the store was made in another way.
         InUse: When another process is writing the same slice.
         EnvironmentFault: When the store cannot be written.
@@ -97,6 +98,10 @@ def extract_clips(
     if decoder not in ("auto", *DECODERS):
         raise unknown("decoder", decoder, ("auto", *DECODERS))
     sampling = sampling or backbone.sampling
+    if sampling.keyframes and backbone.window > 1:
+        raise LongreelError(
+            f"{backbone.name} looks at {backbone.window} frames in a row; it cannot take keyframes alone."
+        )
     spec = make_spec(backbone, sampling, decoder)
     make_folder(folder)
     with owned(folder / f".writer-{part}.lock", f"{folder} (slice {part})"):

@@ -10,10 +10,15 @@ from ..errors import LongreelError
 
 @dataclass(frozen=True)
 class Sampling:
-    """Either ``fps`` frames a second, or ``frames`` evenly spaced ones. Exactly one of the two is given."""
+    """Either ``fps`` frames a second, or ``frames`` evenly spaced ones. Exactly one of the two is given.
+
+    With ``keyframes``, each wanted moment is moved to the nearest frame that is stored whole, and each such frame is
+    taken once: little needs to be decoded where samples are seconds apart, and clips with few keyframes give few rows.
+    """
 
     fps: float | None = None
     frames: int | None = None
+    keyframes: bool = False
 
     def __post_init__(self) -> None:
         if (self.fps is None) == (self.frames is None):
@@ -23,7 +28,8 @@ class Sampling:
             raise LongreelError(f"sampling must be above 0 (and at most 1000 frames a second), got {value}.")
 
     def __str__(self) -> str:
-        return f"{self.fps:.12g} fps" if self.fps is not None else f"{self.frames} frames"
+        density = f"{self.fps:.12g} fps" if self.fps is not None else f"{self.frames} frames"
+        return f"{density}, at keyframes" if self.keyframes else density
 
     def times(self, start: float, end: float) -> NDArray[np.float64]:
         """The wanted moments of the span ``[start, end)``, in seconds, increasing.
@@ -50,3 +56,9 @@ def shown_at(seconds: NDArray[np.float64], times: NDArray[np.float64]) -> NDArra
     """
     last = np.searchsorted(seconds, times + 1e-6, side="right") - 1
     return np.unique(np.maximum(last, 0))
+
+
+def nearest(moments: NDArray[np.float64], times: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Of some moments, increasing, those that are nearest to the wanted times: indices, increasing, each once."""
+    between = (moments[1:] + moments[:-1]) / 2
+    return np.unique(np.searchsorted(between, times, side="right"))

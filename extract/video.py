@@ -15,7 +15,7 @@ from av.error import FFmpegError
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
-from .sampling import Sampling, shown_at
+from .sampling import Sampling, nearest, shown_at
 
 FORMATS = (
     "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpeg,mpegvideo,mpegts,flv,asf,ogg,gif,nut,ivf,dv,mxf,rm,"
@@ -175,7 +175,13 @@ def choose_frames(video: Video, sampling: Sampling, start: float | None, end: fl
     there = times <= video.seconds[-1] + 1.5 * step if video.present < 1.0 else np.ones(len(times), dtype=bool)
     if not there.any():
         raise Undecodable(f"the file is cut short before {begin:g} s")
-    return Wanted(shown_at(video.seconds, times[there]), float(there.mean()))
+    frames = shown_at(video.seconds, times[there])
+    if sampling.keyframes:
+        whole = np.searchsorted(video.pts, video.keyframes)
+        within = whole[(video.seconds[whole] >= begin) & (video.seconds[whole] < finish)]
+        if len(within):  # a short span may hold none
+            frames = within[nearest(video.seconds[within], times[there])]
+    return Wanted(frames, float(there.mean()))
 
 
 def one_line(error: BaseException) -> str:

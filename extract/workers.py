@@ -22,6 +22,8 @@ from .sampling import Sampling
 
 DEADLINE_SECONDS = 60.0  #: for a clip, beside its own duration.
 MEMORY_BYTES = 2 << 30
+ATTEMPTS = 2  #: of a clip whose decoder hung or died; the second comes after all other clips.
+KILLED_ATTEMPTS = 5  #: SIGKILL comes from outside, seldom because of the clip.
 QUEUED_CHUNKS = 8
 STDERR_KEPT = 2000
 
@@ -59,7 +61,7 @@ class Frames:
 
 @dataclass(frozen=True)
 class Restarted:
-    """The first decoder gave up; the frames of this clip so far are void."""
+    """The decoder gave up or was lost and the clip begins anew; its frames so far are void."""
 
     clip_id: str
 
@@ -86,6 +88,7 @@ class Failed:
 
 
 Event = Frames | Restarted | Decoded | Failed
+_Waiting = queue.SimpleQueue[tuple[DecodeTask, int]]  #: clips, and which attempt each will be.
 
 
 def decode_clips(tasks: Sequence[DecodeTask], settings: DecodeSettings, workers: int) -> Iterator[Event]:
@@ -99,9 +102,9 @@ def decode_clips(tasks: Sequence[DecodeTask], settings: DecodeSettings, workers:
     """
     if workers < 1:
         raise ValueError(f"at least one worker is needed, got {workers}")
-    waiting: queue.SimpleQueue[DecodeTask] = queue.SimpleQueue()
+    waiting: _Waiting = queue.SimpleQueue()
     for task in tasks:
-        waiting.put(task)
+        waiting.put((task, 1))
     events: queue.Queue[Event | BaseException] = queue.Queue(maxsize=QUEUED_CHUNKS)
     stop = threading.Event()
     threads = [
@@ -134,21 +137,30 @@ def _drain(events: queue.Queue) -> None:
         pass
 
 
-def _supervise(
-    waiting: queue.SimpleQueue, settings: DecodeSettings, events: queue.Queue, stop: threading.Event
-) -> None:
-    """One thread for each worker: hand it a clip at a time, watch it, replace it when it dies."""
+def _supervise(waiting: _Waiting, settings: DecodeSettings, events: queue.Queue, stop: threading.Event) -> None:
+    """One thread for each worker: hand it a clip at a time, watch it, replace it when it is lost."""
     worker: _Worker | None = None
     try:
         while not stop.is_set():
             try:
-                task = waiting.get_nowait()
+                task, attempt = waiting.get_nowait()
             except queue.Empty:
                 break
             worker = worker or _Worker(settings)
-            if not _decode_one(worker, task, events, stop):
+            try:
+                _decode_one(worker, task, events, stop)
+            except _Lost as lost:
+                reason, limit = (str(lost), ATTEMPTS) if str(lost) else worker.cause_of_death()
+                stderr = worker.stderr_tail()
                 worker.end()
                 worker = None
+                if stop.is_set():
+                    break
+                if attempt < limit:
+                    events.put(Restarted(task.clip_id))
+                    waiting.put((task, attempt + 1))
+                else:
+                    events.put(Failed(task.clip_id, f"{reason}, {attempt} times", stderr))
     except BaseException as error:
         events.put(error)
     finally:
@@ -156,33 +168,31 @@ def _supervise(
             worker.end()
 
 
-def _decode_one(worker: "_Worker", task: DecodeTask, events: queue.Queue, stop: threading.Event) -> bool:
-    """Pass a clip's messages on as events; false when the worker had to be given up."""
+def _decode_one(worker: "_Worker", task: DecodeTask, events: queue.Queue, stop: threading.Event) -> None:
+    """Pass a clip's messages on as events.
+
+    Raises:
+        _Lost: When the worker has to be given up.
+    """
     patience = worker.settings.deadline_seconds
-    try:
-        worker.begin(task)
-        while True:
-            message, patience = worker.receive(patience, stop)
-            match message["kind"]:
-                case "header":
-                    patience += message["duration"]
-                case "frames":
-                    pixels, patience = worker.receive_pixels(message["shape"], patience, stop)
-                    events.put(Frames(task.clip_id, pixels, np.array(message["seconds"])))
-                case "restart":
-                    events.put(Restarted(task.clip_id))
-                case "failed":
-                    events.put(Failed(task.clip_id, message["reason"], worker.stderr_tail()))
-                    return True
-                case "end":
-                    del message["kind"]
-                    events.put(Decoded(task.clip_id, **message))
-                    return True
-    except _Lost as lost:
-        reason = str(lost) or worker.cause_of_death()
-        if not stop.is_set():
-            events.put(Failed(task.clip_id, reason, worker.stderr_tail()))
-        return False
+    worker.begin(task)
+    while True:
+        message, patience = worker.receive(patience, stop)
+        match message["kind"]:
+            case "header":
+                patience += message["duration"]
+            case "frames":
+                pixels, patience = worker.receive_pixels(message["shape"], patience, stop)
+                events.put(Frames(task.clip_id, pixels, np.array(message["seconds"])))
+            case "restart":
+                events.put(Restarted(task.clip_id))
+            case "failed":
+                events.put(Failed(task.clip_id, message["reason"], worker.stderr_tail()))
+                return
+            case "end":
+                del message["kind"]
+                events.put(Decoded(task.clip_id, **message))
+                return
 
 
 class _Lost(Exception):
@@ -258,15 +268,16 @@ class _Worker:
         except (EOFError, OSError):
             raise _Lost from None
 
-    def cause_of_death(self) -> str:
-        """Why the connection closed: the worker is ending or has ended by itself."""
+    def cause_of_death(self) -> tuple[str, int]:
+        """Why the connection closed (the worker is ending or has ended by itself), and how often to try its clip."""
         try:
             code = self._process.wait(timeout=5.0)
         except subprocess.TimeoutExpired:
-            return "the decoder closed its connection"
-        return (
-            f"the decoder died of {signal.Signals(-code).name}" if code < 0 else f"the decoder ended with status {code}"
-        )
+            return "the decoder closed its connection", ATTEMPTS
+        if code >= 0:
+            return f"the decoder ended with status {code}", ATTEMPTS
+        name = signal.Signals(-code).name
+        return f"the decoder died of {name}", KILLED_ATTEMPTS if name == "SIGKILL" else ATTEMPTS
 
     def stderr_tail(self) -> str:
         self._stderr.seek(0, os.SEEK_END)

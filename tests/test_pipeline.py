@@ -5,6 +5,7 @@ import shutil
 import numpy as np
 import pytest
 
+from longreel.errors import LongreelError
 from longreel.extract import Sampling, Slice, extract_clips, load_backbone
 from longreel.manifest import read_manifest
 from longreel.store import FeatureStore, verify_store
@@ -54,6 +55,11 @@ def test_a_changed_file_is_reported_and_extracted_again_only_on_request(folder, 
     assert "not reused: 1 clips whose files have changed" in plan.describe()
     assert FeatureStore(folder / "store")["3.mp4"].features.shape != before.shape
     assert extract(folder)[1].changed == []
+
+
+def test_a_backbone_that_looks_at_movement_takes_no_keyframes_alone(folder):
+    with pytest.raises(LongreelError, match="motion looks at 4 frames in a row; it cannot take keyframes alone"):
+        extract(folder, sampling=Sampling(fps=1, keyframes=True))
 
 
 def test_a_file_that_was_only_touched_is_the_same(folder):

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from longreel.errors import LongreelError
-from longreel.extract.sampling import Sampling, shown_at
+from longreel.extract.sampling import Sampling, nearest, shown_at
 
 
 @pytest.mark.parametrize(
@@ -81,3 +81,20 @@ def test_shown_frames_are_those_of_a_naive_search_each_once(begins, times):
     begins, times = sorted(begins), sorted(times)
     naive = {max((i for i, begin in enumerate(begins) if begin <= time), default=0) for time in times}
     assert shown_at(np.array(begins) / 10, np.array(times) / 10).tolist() == sorted(naive)
+
+
+@given(
+    st.lists(st.integers(0, 200), min_size=1, max_size=20, unique=True).map(sorted),
+    st.lists(st.integers(-20, 220), min_size=1, max_size=20).map(sorted),
+)
+def test_the_nearest_moments_are_those_that_a_search_through_all_finds(moments, times):
+    distances = [[abs(moment - time) for moment in moments] for time in times]
+    chosen = nearest(np.array(moments, dtype=float), np.array(times, dtype=float)).tolist()
+    assert chosen == sorted(set(chosen))
+    for row in distances:
+        assert min(row) in {row[place] for place in chosen}
+    assert len(chosen) <= len(set(times))
+
+
+def test_a_sampling_at_keyframes_says_so():
+    assert str(Sampling(frames=8, keyframes=True)) == "8 frames, at keyframes"

@@ -209,6 +209,27 @@ def test_a_span_has_its_first_frame_and_not_its_end(tmp_path, make_video, moving
     assert wanted.present == 1.0
 
 
+@pytest.mark.parametrize(
+    ("sampling", "start", "end", "frames"),
+    [
+        (Sampling(frames=3, keyframes=True), None, None, [20, 50, 80]),
+        (Sampling(fps=25, keyframes=True), None, None, range(0, 100, 10)),
+        (Sampling(fps=25, keyframes=True), 1.0, 2.0, [30, 40]),
+        (Sampling(fps=25, keyframes=True), 0.44, 0.56, [11, 12, 13]),  # a span without keyframe keeps its own frames
+    ],
+    ids=["sparse", "dense", "span", "none in the span"],
+)
+def test_at_keyframes_only_frames_stored_whole_are_taken(
+    tmp_path, make_video, moving_frames, sampling, start, end, frames
+):
+    options = {"g": "10", "keyint_min": "10", "sc_threshold": "0"}
+    path = make_video(tmp_path / "clip.mp4", moving_frames(100), options=options)
+    video = open_video(str(path))
+    wanted = choose_frames(video, sampling, start, end).frames
+    assert wanted.tolist() == list(frames)
+    assert_frames_are(decode(video, "pyav", wanted), decode_all(path), wanted)
+
+
 def test_a_span_past_the_end_is_refused(tmp_path, make_video, moving_frames):
     video = open_video(str(make_video(tmp_path / "clip.mp4", moving_frames(50))))
     with pytest.raises(Undecodable, match=r"the span begins at 2\.5 s, the video ends at 2\.000 s"):

@@ -3,7 +3,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -15,6 +14,8 @@ import pytest
 from longreel.extract.preprocessing import Preprocessing
 from longreel.extract.sampling import Sampling
 from longreel.extract.workers import (
+    ATTEMPTS,
+    KILLED_ATTEMPTS,
     Decoded,
     DecodeSettings,
     DecodeTask,
@@ -85,6 +86,19 @@ def tasks_for(*paths: Path) -> Sequence[DecodeTask]:
     return [DecodeTask(f"{number}:{path.name}", str(path)) for number, path in enumerate(paths)]
 
 
+def attacked(events: Iterator[Event], clip_id: str, number: signal.Signals) -> Iterator[Event]:
+    """The events, while every worker that has given frames of a clip is sent a signal, at each attempt."""
+    struck = False
+    for event in events:
+        if event.clip_id == clip_id:
+            if isinstance(event, Frames) and not struck:
+                (worker,) = workers_of(os.getpid())
+                os.kill(worker, number)
+                struck = True
+            struck = struck and not isinstance(event, Restarted)
+        yield event
+
+
 @pytest.mark.parametrize("workers", [1, 3])
 def test_every_clip_gets_its_frames_in_time_order_and_one_end(short, tmp_path, workers):
     (tmp_path / "text.mp4").write_text("no video")
@@ -123,18 +137,31 @@ def test_no_clips_are_no_events_and_no_workers():
     assert list(decode_clips([], SETTINGS, 4)) == []
 
 
-def test_a_stopped_worker_is_given_up_at_its_deadline_and_the_others_finish(short, long):
-    events = decode_clips(tasks_for(long, short, short), replace(SETTINGS, deadline_seconds=15.0), 1)
-    first = next(events)
-    assert first.clip_id == "0:long.mp4"
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV, signal.SIGSTOP])
+def test_a_clip_whose_worker_is_lost_once_is_decoded_by_another_after_all_others(short, long, number):
+    settings = replace(SETTINGS, deadline_seconds=15.0)
+    whole = sum(len(event.frames) for event in decode_clips(tasks_for(long), SETTINGS, 1) if isinstance(event, Frames))
+    events = decode_clips(tasks_for(long, short, short), settings, 1)
+    seen = [next(events)]
     (worker,) = workers_of(os.getpid())
-    os.kill(worker, signal.SIGSTOP)
-    ended = ends(events)
+    os.kill(worker, number)
+    seen += events
+    assert [type(event) for event in seen if not isinstance(event, Frames)] == [Restarted, Decoded, Decoded, Decoded]
+    assert seen[-1].clip_id == "0:long.mp4"
+    begun = next(place for place, event in enumerate(seen) if isinstance(event, Restarted))
+    again = [event for event in seen[begun:] if isinstance(event, Frames) and event.clip_id == "0:long.mp4"]
+    assert sum(len(event.frames) for event in again) == whole
+    assert not Path(f"/proc/{worker}").exists()
+
+
+def test_a_clip_that_hangs_at_every_attempt_is_given_up_at_its_deadline_and_the_others_finish(short, long):
+    events = decode_clips(tasks_for(long, short, short), replace(SETTINGS, deadline_seconds=6.0), 1)
+    ended = ends(attacked(events, "0:long.mp4", signal.SIGSTOP))
     failed = ended.pop("0:long.mp4")
     assert isinstance(failed, Failed)
-    assert "deadline of 15 s" in failed.reason
+    assert "deadline of 6 s" in failed.reason
+    assert failed.reason.endswith(", 2 times")
     assert [type(event) for event in ended.values()] == [Decoded, Decoded]
-    assert not Path(f"/proc/{worker}").exists()
 
 
 def test_a_header_that_promises_a_day_does_not_lengthen_the_deadline(tmp_path, make_video, moving_frames):
@@ -142,29 +169,28 @@ def test_a_header_that_promises_a_day_does_not_lengthen_the_deadline(tmp_path, m
     content = path.read_bytes()
     at = content.index(b"\x44\x89\x88") + 3  # Matroska's Duration, a big-endian float64 in ms
     path.write_bytes(content[:at] + np.array(86_400_000.0, dtype=">f8").tobytes() + content[at + 8 :])
-    settings = DecodeSettings(Sampling(fps=100), Preprocessing(160, 160), deadline_seconds=15.0)
-    events = decode_clips(tasks_for(path), settings, 1)
-    next(events)  # the next frames do not fit into the connection, so the worker waits
-    (worker,) = workers_of(os.getpid())
-    os.kill(worker, signal.SIGSTOP)
-    rescue = threading.Timer(60.0, os.kill, (worker, signal.SIGKILL))
-    rescue.start()
+    settings = DecodeSettings(Sampling(fps=100), Preprocessing(160, 160), deadline_seconds=6.0)
+    # The next frames do not fit into the connection, so the worker waits.
+    events = attacked(decode_clips(tasks_for(path), settings, 1), "0:liar.mkv", signal.SIGSTOP)
+    begun = time.monotonic()
     (failed,) = ends(events).values()
-    rescue.cancel()
     assert isinstance(failed, Failed)
-    assert "deadline of 15 s" in failed.reason
+    assert "deadline of 6 s" in failed.reason
+    assert time.monotonic() - begun < 60
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV, signal.SIGABRT])
-def test_a_worker_that_dies_fails_its_clip_by_the_signals_name_and_the_others_finish(short, long, number):
-    events = decode_clips(tasks_for(long, short, short), SETTINGS, 1)
-    next(events)
-    (worker,) = workers_of(os.getpid())
-    os.kill(worker, number)
-    ended = ends(events)
+@pytest.mark.parametrize(
+    ("number", "attempts"), [(signal.SIGKILL, KILLED_ATTEMPTS), (signal.SIGSEGV, ATTEMPTS), (signal.SIGABRT, ATTEMPTS)]
+)
+def test_a_clip_that_always_kills_its_worker_fails_by_the_signals_name_and_the_others_finish(
+    short, long, number, attempts
+):
+    events = list(attacked(decode_clips(tasks_for(long, short, short), SETTINGS, 1), "0:long.mp4", number))
+    assert sum(isinstance(event, Restarted) for event in events) == attempts - 1
+    ended = ends(iter(events))
     failed = ended.pop("0:long.mp4")
     assert isinstance(failed, Failed)
-    assert failed.reason == f"the decoder died of {number.name}"
+    assert failed.reason == f"the decoder died of {number.name}, {attempts} times"
     assert [type(event) for event in ended.values()] == [Decoded, Decoded]
 
 
