@@ -14,6 +14,7 @@ from .video import Undecodable, Video, one_line, open_container, video_stream
 
 CODECS = {"h264", "hevc", "mpeg1video", "mpeg2video", "mpeg4"}
 CONTAINERS = ("mov", "matroska", "avi")  #: in MPEG program streams decord repeats and misplaces frames.
+DECORD_SECONDS = 600.0  #: decord's memory grows with what it has decoded, by half a gigabyte an hour of 720p.
 SEEK_WORTHWHILE = 12  #: frames that a jump to a keyframe must save.
 GROUP_BYTES = 64 << 20  #: decord gives frames in groups of about this size.
 
@@ -21,13 +22,15 @@ GROUP_BYTES = 64 << 20  #: decord gives frames in groups of about this size.
 def choose_decoder(video: Video, wanted: str) -> list[str]:
     """The decoders to try, in order. ``auto`` goes by the file's header alone, so the choice is always the same.
 
-    decord is first for what it decodes right: 8-bit H.264, HEVC and MPEG of constant rate without an edit list.
+    decord is first for what it decodes right: 8-bit H.264, HEVC and MPEG of constant rate without an edit list, of
+    at most ten minutes.
     """
     if wanted != "auto":
         return [wanted]
     known = video.codec in CODECS and video.container.startswith(CONTAINERS) and video.plain
     whole = video.steady and video.closed and video.present == 1.0
-    return ["decord", "pyav"] if known and whole and find_spec("decord") is not None else ["pyav"]
+    short = video.duration <= DECORD_SECONDS
+    return ["decord", "pyav"] if known and whole and short and find_spec("decord") is not None else ["pyav"]
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 import csv
 import socket
+from dataclasses import replace
 from pathlib import Path
 
 import av
@@ -207,6 +208,13 @@ def test_a_span_has_its_first_frame_and_not_its_end(tmp_path, make_video, moving
     wanted = choose_frames(video, Sampling(fps=25), start, end)
     assert wanted.frames.tolist() == list(frames)
     assert wanted.present == 1.0
+
+
+def test_a_long_video_is_left_to_pyav_whose_memory_does_not_grow_with_it(tmp_path, make_video, moving_frames):
+    video = open_video(str(make_video(tmp_path / "clip.mp4", moving_frames(50))))
+    assert choose_decoder(video, "auto") == ["decord", "pyav"]
+    assert choose_decoder(replace(video, duration=601.0), "auto") == ["pyav"]
+    assert choose_decoder(replace(video, duration=601.0), "decord") == ["decord"]
 
 
 @pytest.mark.parametrize(
