@@ -5,13 +5,14 @@ from .reader import FeatureStore, describe_store
 from .records import ClipFeatures, Origin, Spec
 from .shard import shard_paths
 from .verify import Verification, verify_store
-from .writer import ShardWriter
+from .writer import SealLimits, ShardWriter
 
 __all__ = [
     "ClipFeatures",
     "Failure",
     "FeatureStore",
     "Origin",
+    "SealLimits",
     "ShardWriter",
     "Spec",
     "Verification",
