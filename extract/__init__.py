@@ -1,6 +1,7 @@
 """From clips to a store: decoding in killable workers, preprocessing, frozen backbones."""
 
 from .backbones import BACKBONES, Backbone, load_backbone
+from .importing import Given, import_features, open_source
 from .pipeline import Extraction, extract_clips
 from .planning import Plan, Slice, parse_slice, plan_extraction
 from .sampling import Sampling
@@ -9,11 +10,14 @@ __all__ = [
     "BACKBONES",
     "Backbone",
     "Extraction",
+    "Given",
     "Plan",
     "Sampling",
     "Slice",
     "extract_clips",
+    "import_features",
     "load_backbone",
+    "open_source",
     "parse_slice",
     "plan_extraction",
 ]

@@ -2,7 +2,7 @@
 
 from .ledger import Failure, append_failure, read_failures
 from .reader import FeatureStore, describe_store
-from .records import ClipFeatures, Origin, Spec
+from .records import ClipFeatures, Origin, Spec, combine_digests
 from .shard import shard_paths
 from .verify import Verification, verify_store
 from .writer import SealLimits, ShardWriter
@@ -17,6 +17,7 @@ __all__ = [
     "Spec",
     "Verification",
     "append_failure",
+    "combine_digests",
     "describe_store",
     "read_failures",
     "shard_paths",
