@@ -66,7 +66,7 @@ def extract(
 
 
 def import_features(
-    source: Annotated[Path, typer.Argument(help="Folder of .npy files, one a clip, also in its folders.")],
+    source: Annotated[Path, typer.Argument(help="Folder of .npy files, one a clip, or HDF5 file.")],
     store: Annotated[Path, typer.Argument(help="Store folder to make or to go on with.")],
     backbone: Annotated[str, typer.Option(help="The network that made the features, as the store shall name it.")],
     weights: Annotated[str, typer.Option(help="Which weights it had, such as a commit or a checksum.")] = "unknown",

@@ -1,10 +1,11 @@
 """From clips to a store: decoding in killable workers, preprocessing, frozen backbones."""
 
 from .backbones import BACKBONES, Backbone, load_backbone
-from .importing import Given, import_features, open_source
+from .importing import Given, import_features
 from .pipeline import Extraction, extract_clips
 from .planning import Plan, Slice, parse_slice, plan_extraction
 from .sampling import Sampling
+from .sources import Source, open_source
 
 __all__ = [
     "BACKBONES",
@@ -14,6 +15,7 @@ __all__ = [
     "Plan",
     "Sampling",
     "Slice",
+    "Source",
     "extract_clips",
     "import_features",
     "load_backbone",

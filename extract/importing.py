@@ -1,19 +1,18 @@
-"""Features that others made, to a store: their source, what is to do, and reading in threads."""
+"""Features that others made, to a store: what is to do, reading in threads, and writing."""
 
 import json
 import math
-import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..durable import make_folder, owned
 from ..errors import LongreelError
-from ..manifest import Clip, Manifest
+from ..manifest import Clip
 from ..provenance import describe_environment
 from ..store import (
     ClipFeatures,
@@ -27,9 +26,10 @@ from ..store import (
     combine_digests,
     shard_paths,
 )
-from .arrays import Loaded, Unreadable, check_shape, load_npy, peek_npy, to_clip
+from .arrays import Unreadable, to_clip
 from .pipeline import Extraction
 from .planning import WHOLE, Plan, file_facts, plan_extraction
+from .sources import Source
 
 LIMITS = SealLimits(clips=16384, size=64 << 20)
 AHEAD_BYTES = 192 << 20  #: of clips that are read but not yet written.
@@ -37,18 +37,6 @@ BATCH_BYTES = 4 << 20
 BATCH_CLIPS = 64
 THREADS = 4
 NOT_HASHED = "00" * 32  #: as the digest of the source file: the clip's own digest says whether its content changed.
-
-
-@dataclass(frozen=True)
-class Source:
-    """Features that others made. The clips' paths are files relative to the manifest's root."""
-
-    manifest: Manifest
-    load: Callable[[Clip], Loaded]  #: raises ``Unreadable``; may be called from several threads.
-    width: Callable[[Clip], int]  #: of the rows, from the header; raises ``Unreadable``.
-    weigh: Callable[[Clip], int]  #: bytes that the clip has in the source.
-    reader: str  #: stands in ``Origin.decoder``.
-    notes: list[str]  #: what a person should know of what was left out.
 
 
 @dataclass(frozen=True)
@@ -63,47 +51,6 @@ class Given:
         """The facts that all features of the store share."""
         sampling = "given" if self.fps is None else f"given, {self.fps:g} fps"
         return Spec(self.backbone, self.weights, dim, sampling, preprocessing="given", decoder="given")
-
-
-@contextmanager
-def open_source(path: Path, suffix: str = "") -> Iterator[Source]:
-    """Find the clips of a folder of ``.npy`` files; ``suffix`` is appended to each id.
-
-    Raises:
-        LongreelError: When there is no such folder, or no clip in it.
-    """
-    if not path.is_dir():
-        raise LongreelError(f"{path}: no such folder. Give a folder of .npy files.")
-    yield _find_npy(path, suffix)
-
-
-def _find_npy(folder: Path, suffix: str) -> Source:
-    names, others, links = [], 0, 0
-    for parent, folders, files in os.walk(folder, onerror=_refuse_folder):
-        links += sum(os.path.islink(os.path.join(parent, name)) for name in folders)
-        inside = os.path.relpath(parent, folder)
-        found = [name for name in files if name.endswith(".npy")]
-        names += found if inside == "." else [f"{inside}/{name}" for name in found]
-        others += len(files) - len(found)
-    if not names:
-        raise LongreelError(f"{folder}: has no .npy file, also not in its folders. Give the folder that holds them.")
-    notes = [f"left out: {others} files that are not .npy"] if others else []
-    notes += [f"left out: {links} links to folders, which are not followed"] if links else []
-    clips = tuple(Clip(name.removesuffix(".npy") + suffix, name, (), "train") for name in sorted(names))
-    manifest = Manifest(folder, folder, clips)
-    root = str(folder)
-    return Source(
-        manifest,
-        load=lambda clip: load_npy(f"{root}/{clip.path}"),
-        width=lambda clip: check_shape(peek_npy(f"{root}/{clip.path}").shape),
-        weigh=lambda clip: max(0, file_facts(Path(root, clip.path))[0]),
-        reader="npy",
-        notes=notes,
-    )
-
-
-def _refuse_folder(error: OSError) -> None:
-    raise LongreelError(f"{error.filename}: cannot be listed ({error.strerror}). Give this user the permission.")
 
 
 def import_features(
@@ -173,9 +120,10 @@ def _first_width(source: Source) -> int:
         try:
             return source.width(clip)
         except Unreadable as error:
-            reasons.append(f"{clip.path}: {error}")
+            reasons.append(f"{clip.clip_id}: {error}")
     raise LongreelError(
-        f"{source.manifest.path}: not one of its {len(reasons)} arrays can be read; the first: {reasons[0]}."
+        f"{source.manifest.path}: not one of its {len(reasons)} arrays can be read; the first: {reasons[0]}. "
+        f"Give a folder of float .npy files, or an HDF5 file of float datasets."
     )
 
 

@@ -3,14 +3,18 @@
 from .ledger import Failure, append_failure, read_failures
 from .reader import FeatureStore, describe_store
 from .records import ClipFeatures, Origin, Spec, combine_digests
+from .sandbox import DatasetUnreadable, ForeignDataset, ForeignFile
 from .shard import shard_paths
 from .verify import Verification, verify_store
 from .writer import SealLimits, ShardWriter
 
 __all__ = [
     "ClipFeatures",
+    "DatasetUnreadable",
     "Failure",
     "FeatureStore",
+    "ForeignDataset",
+    "ForeignFile",
     "Origin",
     "SealLimits",
     "ShardWriter",
