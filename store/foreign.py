@@ -15,9 +15,10 @@ import sys
 from collections.abc import Iterator
 from multiprocessing.connection import Connection
 
-import h5py
 import numpy as np
-from h5py import h5d, h5g, h5l, h5o, h5p, h5pl, h5s, h5t, h5z
+
+# h5py's compiled modules have no types.
+from h5py import h5d, h5f, h5g, h5i, h5l, h5o, h5p, h5pl, h5s, h5t, h5z  # pyright: ignore[reportAttributeAccessIssue]
 
 MEMORY_BYTES = 1 << 30
 MAX_DECLARED = 4 << 30  #: bytes of one dataset.
@@ -85,7 +86,7 @@ def _describe(dataset: h5d.DatasetID, name: str) -> dict:
 
 
 def _file_size(dataset: h5d.DatasetID) -> int:
-    return h5py.h5i.get_file_id(dataset).get_filesize()
+    return h5i.get_file_id(dataset).get_filesize()
 
 
 def _shape(dataset: h5d.DatasetID) -> tuple[int, ...]:
@@ -150,7 +151,7 @@ def open_alone(path: str) -> h5g.GroupID:
     access.set_fapl_sec2()
     access.set_file_locking(False, True)
     try:
-        file = h5py.h5f.open(os.fsencode(path), h5py.h5f.ACC_RDONLY, fapl=access)
+        file = h5f.open(os.fsencode(path), h5f.ACC_RDONLY, fapl=access)
         for limit in (resource.RLIMIT_NOFILE, resource.RLIMIT_FSIZE, resource.RLIMIT_CORE):
             resource.setrlimit(limit, (0, 0))
         return h5g.open(file, b"/")
@@ -173,7 +174,7 @@ def serve(connection: Connection, path: str) -> None:
             else:
                 values = read_dataset(root, task["name"], task["most"])
                 _send(connection, kind="array", shape=values.shape, dtype=values.dtype.str)
-                connection.send_bytes(memoryview(values.reshape(-1)).cast("B") if values.size else b"")
+                connection.send_bytes(values.reshape(-1).data.cast("B") if values.size else b"")
         except Refused as refused:
             _send(connection, kind="refused", reason=str(refused))
         except Unusable as unusable:

@@ -113,7 +113,8 @@ class ShardImage:
 
     @property
     def pieces(self) -> list[memoryview]:
-        return [memoryview(piece).cast("B") for piece in (self.head, *self.features, self.tail) if len(piece)]
+        pieces = [memoryview(self.head), *(rows.data.cast("B") for rows in self.features), memoryview(self.tail)]
+        return [piece for piece in pieces if len(piece)]
 
 
 def build_shard(spec: Spec, entries: dict[str, Entry], provenance: str) -> ShardImage:
