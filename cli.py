@@ -47,6 +47,7 @@ def longreel(
 
 
 app.command()(features.extract)
+app.command()(features.import_features)
 app.command()(trainings.train)
 app.command()(trainings.evaluate)
 app.command()(trainings.compare)

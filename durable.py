@@ -70,7 +70,7 @@ def naming_faults(path: Path, needed: int) -> Iterator[None]:
         ) from error
 
 
-def write_at(descriptor: int, content: bytes, offset: int) -> None:
+def write_at(descriptor: int, content: bytes | memoryview, offset: int) -> None:
     """Write all of ``content``; a disk that fills up takes a part of it without an error, and refuses the next part."""
     while content:
         done = os.pwrite(descriptor, content, offset)

@@ -25,6 +25,10 @@ class RunMismatch(LongreelError):
     """A run folder that belongs to another configuration, or runs that cannot be compared."""
 
 
+class ForeignRefused(LongreelError):
+    """A file that others made and that is not read; names the file and the object in it."""
+
+
 class InUse(LongreelError):
     """Another process is writing to the same store slice or run folder."""
 

@@ -1,4 +1,4 @@
-"""Kill extract and train at random moments, run the same command again, compare with an uninterrupted run.
+"""Kill extract, train and import-features at random moments, run them again, compare with an uninterrupted run.
 
 python benchmarks/kills.py ../shared/data/videos/manifest_all9.csv build/kills --kills 20 --every 3
 """
@@ -12,6 +12,8 @@ import signal
 import subprocess
 import time
 from pathlib import Path
+
+import numpy as np
 
 from longreel.store import FeatureStore
 
@@ -49,8 +51,22 @@ def digest(store: Path) -> str:
 
 def kill_extract(manifest: Path, work: Path, kills: int, chance: random.Random) -> str:
     """Kill extract that often; returns the line for the report and raises when a digest differs."""
-    clean, store = work / "clean.store", work / "killed.store"
     command = ["longreel", "extract", str(work / CLIPS), "--root", str(manifest.parent), "--backbone", "motion"]
+    return kill_writer("extract", command, work / "clean.store", work / "killed.store", kills, chance)
+
+
+def kill_import(manifest: Path, work: Path, kills: int, chance: random.Random) -> str:
+    """The same for import-features, on 320 MiB of arrays: five shards."""
+    (work / "npy").mkdir()
+    drawn = np.random.default_rng(0)
+    for number in range(80):
+        np.save(work / "npy" / f"{number}.npy", drawn.random((1024, 2048), dtype=np.float32).astype(np.float16))
+    command = ["longreel", "import-features", str(work / "npy"), "--backbone", "drawn"]
+    return kill_writer("import", command, work / "clean-import.store", work / "killed-import.store", kills, chance)
+
+
+def kill_writer(name: str, command: list[str], clean: Path, store: Path, kills: int, chance: random.Random) -> str:
+    """Kill what writes a store, run it again and compare with a store that was written without a kill."""
     duration = run([*command, str(clean)])
     expected, after_seal, done = digest(clean), 0, 0
     while done < kills:
@@ -64,12 +80,10 @@ def kill_extract(manifest: Path, work: Path, kills: int, chance: random.Random) 
         after_seal += bool(sealed)
         kept = len(FeatureStore(store)) if sealed else 0
         again = read_json([*command, str(store), "--json"])
-        assert again["already"] == kept, f"sealed clips were extracted again after kill {done}"
+        assert again["already"] == kept, f"sealed clips were written again after kill {done}"
         assert digest(store) == expected, f"digest differs after kill {done}"
-        print(f"extract: kill {done}, {len(sealed)} shards sealed before it, same digest", flush=True)
-    return (
-        f"extract: {kills} kills, {after_seal} after a sealed shard: digests identical, no sealed clip extracted again"
-    )
+        print(f"{name}: kill {done}, {len(sealed)} shards sealed before it, same digest", flush=True)
+    return f"{name}: {kills} kills, {after_seal} after a sealed shard: digests identical, no sealed clip written again"
 
 
 def kill_train(manifest: Path, work: Path, kills: int, chance: random.Random) -> str:
@@ -96,21 +110,26 @@ def kill_train(manifest: Path, work: Path, kills: int, chance: random.Random) ->
     return f"train: {kills} kills, {resumed} after a checkpoint: weights, history and scores identical"
 
 
+#: What is killed; train needs the store that extract made.
+SUBJECTS = {"extract": kill_extract, "train": kill_train, "import": kill_import}
+
+
 def main() -> None:
-    """Both, and the two lines of the report at the end."""
+    """One after the other, and their lines of the report at the end."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("manifest", type=Path)
     parser.add_argument("work", type=Path)
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--every", type=int, default=1, help="take every so many rows of the manifest")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--subjects", nargs="+", choices=SUBJECTS, default=list(SUBJECTS))
     given = parser.parse_args()
     shutil.rmtree(given.work, ignore_errors=True)
     given.work.mkdir(parents=True)
     header, *rows = given.manifest.read_text().splitlines()
     (given.work / CLIPS).write_text("\n".join([header, *rows[:: given.every]]))
     chance = random.Random(given.seed)
-    lines = [kill(given.manifest, given.work, given.kills, chance) for kill in (kill_extract, kill_train)]
+    lines = [SUBJECTS[name](given.manifest, given.work, given.kills, chance) for name in given.subjects]
     print("\n".join(lines))
 
 

@@ -1,13 +1,16 @@
-"""`extract` and `backbones`: from videos to features."""
+"""`extract`, `import-features` and `backbones`: from videos, or from features that others made, to a store."""
 
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ..console import Steps, say
 from .options import Json, ManifestFile, Root, print_json
+
+if TYPE_CHECKING:
+    from ..extract import Extraction
 
 
 def extract(
@@ -63,6 +66,52 @@ def extract(
             on_plan=begin,
             on_clip=lambda clip_id: steps.advance(),
         )
+    _finish(report, store, as_json)
+
+
+def import_features(
+    source: Annotated[Path, typer.Argument(help="Folder of .npy files, one a clip, or HDF5 file.")],
+    store: Annotated[Path, typer.Argument(help="Store folder to make or to go on with.")],
+    backbone: Annotated[str, typer.Option(help="The network that made the features, as the store shall name it.")],
+    weights: Annotated[str, typer.Option(help="Which weights it had, such as a commit or a checksum.")] = "unknown",
+    fps: Annotated[float | None, typer.Option(help="Feature rows a second; unknown by default.")] = None,
+    suffix: Annotated[str, typer.Option(help="Appended to each id, such as .mp4 where a manifest has a/b.mp4.")] = "",
+    workers: Annotated[int | None, typer.Option(min=1, help="Reading threads; 4 by default.")] = None,
+    refresh: Annotated[bool, typer.Option(help="Import again the clips whose file has changed.")] = False,
+    retry_failed: Annotated[bool, typer.Option(help="Try again the clips that failed before.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Write features that others made to STORE; run it again to go on after an interruption.
+
+    Ends with exit code 3 when some clips could not be used; the store's ledger has their reasons.
+
+    Example: longreel import-features clip-features clip.store --backbone clip-vit-b32 --suffix .mp4
+    """
+    from ..extract import Given, Plan, open_source
+    from ..extract import import_features as run
+
+    with open_source(source, suffix) as found, Steps() as steps:
+
+        def begin(plan: Plan) -> None:
+            for line in [*found.notes, *plan.describe()]:
+                say(line)
+            steps.begin("import", len(plan.todo))
+
+        report = run(
+            found,
+            store,
+            Given(backbone, weights, fps),
+            workers=workers,
+            refresh=refresh,
+            retry_failed=retry_failed,
+            on_plan=begin,
+            on_clip=lambda clip_id: steps.advance(),
+        )
+    _finish(report, store, as_json)
+
+
+def _finish(report: "Extraction", store: Path, as_json: bool) -> None:
+    """Print what was done and end, with exit code 3 when clips failed."""
     for failure in report.failures:
         say(f"failed: {failure.clip_id}: {failure.reason}")
     if as_json:

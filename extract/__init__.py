@@ -2,20 +2,26 @@
 
 from .backbones import BACKBONES, Backbone, load_backbone
 from .forward import embed
+from .importing import Given, import_features
 from .pipeline import Extraction, extract_clips
 from .planning import Plan, Slice, parse_slice, plan_extraction
 from .sampling import Sampling
+from .sources import Source, open_source
 
 __all__ = [
     "BACKBONES",
     "Backbone",
     "Extraction",
+    "Given",
     "Plan",
     "Sampling",
     "Slice",
+    "Source",
     "embed",
     "extract_clips",
+    "import_features",
     "load_backbone",
+    "open_source",
     "parse_slice",
     "plan_extraction",
 ]

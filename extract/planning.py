@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,7 +58,7 @@ class Plan:
         again = set(self.changed) - set(self.done)
         if kept := [clip_id for clip_id in self.changed if clip_id not in again]:
             lines.append(
-                f"changed since: the files of {len(kept)} clips, such as {kept[0]}; --refresh extracts them again"
+                f"changed since: the files of {len(kept)} clips, such as {kept[0]}; --refresh makes their features anew"
             )
         if again:
             lines.append(f"not reused: {len(again)} clips whose files have changed")
@@ -66,9 +66,18 @@ class Plan:
 
 
 def plan_extraction(
-    manifest: Manifest, folder: Path, spec: Spec, part: Slice, *, refresh: bool = False, retry_failed: bool = False
+    manifest: Manifest,
+    folder: Path,
+    spec: Spec,
+    part: Slice,
+    *,
+    refresh: bool = False,
+    retry_failed: bool = False,
+    unchanged: Callable[[Clip, Origin], bool] | None = None,
 ) -> Plan:
     """Compare the manifest with the store.
+
+    ``unchanged`` says whether a clip's file is still what was stored; by default, whether it is the file extracted.
 
     Raises:
         StoreMismatch: When the store was made in another way.
@@ -87,7 +96,7 @@ def plan_extraction(
         if store is not None and clip.clip_id in store:
             origin = store.origin(clip.clip_id)
             same_span = (origin.start, origin.end) == (clip.start, clip.end)
-            same = same_span and _is_unchanged(path, origin)
+            same = same_span and (unchanged(clip, origin) if unchanged else _is_unchanged(path, origin))
             if not same:
                 plan.changed.append(clip.clip_id)
             if same or (same_span and not refresh):

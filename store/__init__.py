@@ -2,22 +2,28 @@
 
 from .ledger import Failure, append_failure, read_failures
 from .reader import FeatureStore, describe_store
-from .records import ClipFeatures, Origin, Spec
+from .records import ClipFeatures, Origin, Spec, combine_digests
 from .rows import RowReader
+from .sandbox import DatasetUnreadable, ForeignDataset, ForeignFile
 from .shard import shard_paths
 from .verify import Verification, verify_store
-from .writer import ShardWriter
+from .writer import SealLimits, ShardWriter
 
 __all__ = [
     "ClipFeatures",
+    "DatasetUnreadable",
     "Failure",
     "FeatureStore",
+    "ForeignDataset",
+    "ForeignFile",
     "Origin",
     "RowReader",
+    "SealLimits",
     "ShardWriter",
     "Spec",
     "Verification",
     "append_failure",
+    "combine_digests",
     "describe_store",
     "read_failures",
     "shard_paths",

@@ -1,15 +1,25 @@
 """Writing a store: clips gather in memory and are sealed, a shard at a time, so a crash costs at most the open one."""
 
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 from ..durable import naming_faults, publish, sync
-from ..errors import StoreDamaged, StoreMismatch
+from ..errors import StoreMismatch
 from .records import ClipFeatures, Origin, Spec
-from .shard import hash_file, read_shard, shard_paths, write_shard_file
+from .shard import Entry, build_shard, check_image, read_shard, shard_paths, write_image
 
-SHARD_CLIPS = 64
-SHARD_SECONDS = 60.0
+
+@dataclass(frozen=True)
+class SealLimits:
+    """A shard is sealed when it has so many clips, so many bytes, or is so old: what a crash may cost."""
+
+    clips: int = 64
+    size: int = 256 << 20
+    seconds: float = 60.0
+
+
+LIMITS = SealLimits()
 
 
 class ShardWriter:
@@ -20,15 +30,26 @@ class ShardWriter:
         spec: What all clips of the store share.
         slice_name: Tells apart the temporary files of writers that share the folder.
         provenance: JSON text with versions and machine, kept in each shard.
+        limits: When a shard is full.
     """
 
-    def __init__(self, folder: Path, spec: Spec, *, slice_name: str = "1of1", provenance: str = "{}") -> None:
+    def __init__(
+        self,
+        folder: Path,
+        spec: Spec,
+        *,
+        slice_name: str = "1of1",
+        provenance: str = "{}",
+        limits: SealLimits = LIMITS,
+    ) -> None:
         self.folder = folder
         self.spec = spec
         self.provenance = provenance
+        self.limits = limits
         self.sealed = 0
         self._temporary = folder / f".open-{slice_name}.tmp"
-        self._clips: dict[str, tuple[ClipFeatures, Origin]] = {}
+        self._entries: dict[str, Entry] = {}
+        self._bytes = 0
         self._begun = time.monotonic()
 
     def __enter__(self) -> "ShardWriter":
@@ -37,8 +58,10 @@ class ShardWriter:
     def __exit__(self, *_: object) -> None:
         self.seal()
 
-    def add(self, clip_id: str, clip: ClipFeatures, origin: Origin) -> None:
-        """Take one clip; seals the shard when it has 64 clips or is 60 seconds old.
+    def add(self, clip_id: str, clip: ClipFeatures, origin: Origin, digest: bytes | None = None) -> None:
+        """Take one clip; seals the shard when it is full or old enough.
+
+        ``digest`` is ``clip.digest(clip_id)``, for a caller that has computed it in a thread.
 
         Raises:
             ValueError: When the id is empty or holds a NUL, or the features are not of the store's width.
@@ -48,10 +71,12 @@ class ShardWriter:
             raise ValueError(f"{clip_id!r} is no clip id: it must not be empty or hold a NUL")
         if clip.features.shape[1] != self.spec.dim:
             raise ValueError(f"{clip_id}: features are {clip.features.shape[1]} wide, the store holds {self.spec.dim}")
-        if not self._clips:
+        if not self._entries:
             self._begun = time.monotonic()
-        self._clips[clip_id] = (clip, origin)
-        if len(self._clips) >= SHARD_CLIPS or time.monotonic() - self._begun > SHARD_SECONDS:
+        self._entries[clip_id] = Entry(clip, origin, digest or clip.digest(clip_id))
+        self._bytes += clip.features.nbytes + clip.seconds.nbytes
+        full = len(self._entries) >= self.limits.clips or self._bytes >= self.limits.size
+        if full or time.monotonic() - self._begun > self.limits.seconds:
             self.seal()
 
     def seal(self) -> None:
@@ -60,26 +85,20 @@ class ShardWriter:
         Raises:
             EnvironmentFault: When it cannot be written; no half-written shard is ever visible.
         """
-        if not self._clips:
+        if not self._entries:
             return
-        needed = sum(clip.features.nbytes + clip.seconds.nbytes for clip, _ in self._clips.values())
         others = shard_paths(self.folder)
         if others and (different := read_shard(others[0]).spec.differences(self.spec)):
             raise StoreMismatch(f"{self.folder}: another process writes features made in another way: {different[0]}.")
         sequence = 1 + max((int(path.name.split("-")[0]) for path in others), default=0)
-        with naming_faults(self.folder, needed):
+        image = build_shard(self.spec, self._entries, self.provenance)
+        with naming_faults(self.folder, sum(map(len, image.pieces))):
             try:
-                write_shard_file(self._temporary, self.spec, self._clips, self.provenance)
-                self._check_written(sequence)
-                publish(self._temporary, self.folder / f"{sequence:06d}-{hash_file(self._temporary)}.h5")
+                digest = write_image(self._temporary, image)
+                sync(self._temporary)
+                check_image(self._temporary, image, self._entries)
+                publish(self._temporary, self.folder / f"{sequence:06d}-{digest}.h5")
             finally:
                 self._temporary.unlink(missing_ok=True)
-        self._clips = {}
+        self._entries, self._bytes = {}, 0
         self.sealed += 1
-
-    def _check_written(self, sequence: int) -> None:
-        sync(self._temporary)
-        shard = read_shard(self._temporary, sequence)
-        for index, clip_id in enumerate(shard.ids):
-            if shard.clip(index).digest(clip_id) != self._clips[clip_id][0].digest(clip_id):
-                raise StoreDamaged(f"{self._temporary}: {clip_id!r} reads back otherwise than written. Check the disk.")

@@ -75,6 +75,26 @@ def test_extract_killed_at_random_moments_ends_in_the_same_digest(manifest, tmp_
         assert digest(store) == digest(clean)
 
 
+def test_an_import_killed_at_random_moments_ends_in_the_same_digest(tmp_path):
+    chance = random.Random(2)
+    drawn = np.random.default_rng(0)
+    clean, store, source = tmp_path / "clean", tmp_path / "killed", tmp_path / "npy"
+    source.mkdir()
+    for number in range(40):  # three shards of at most 64 MiB
+        np.save(source / f"{number}.npy", drawn.random((1024, 2048), dtype=np.float32).astype(np.float16))
+    finish("import-features", source, clean, "--backbone", "drawn")
+    arguments = ("import-features", source, store, "--backbone", "drawn")
+    for wanted in range(3):  # shards sealed before the kill
+        shutil.rmtree(store, ignore_errors=True)
+        kill_when(arguments, lambda: len(list(store.glob("*.h5"))) >= wanted, chance.uniform(0.0, 0.1))  # noqa: B023
+        sealed = {path.name for path in store.glob("*.h5")}
+        kept = len(FeatureStore(store)) if sealed else 0
+        assert len(sealed) >= wanted
+        assert json.loads(finish(*arguments, "--json"))["already"] == kept, "sealed shards are reused"
+        assert sealed <= {path.name for path in store.glob("*.h5")}
+        assert digest(store) == digest(clean)
+
+
 def test_train_killed_at_random_moments_ends_in_the_same_weights(manifest, tmp_path):
     chance = random.Random(1)
     store = tmp_path / "store"

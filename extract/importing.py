@@ -1,0 +1,212 @@
+"""Features that others made, to a store: what is to do, reading in threads, and writing."""
+
+import json
+import math
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ..durable import make_folder, owned
+from ..errors import LongreelError
+from ..manifest import Clip
+from ..provenance import describe_environment
+from ..store import (
+    ClipFeatures,
+    Failure,
+    FeatureStore,
+    Origin,
+    SealLimits,
+    ShardWriter,
+    Spec,
+    append_failure,
+    combine_digests,
+    shard_paths,
+)
+from .arrays import Unreadable, to_clip
+from .pipeline import Extraction
+from .planning import WHOLE, Plan, file_facts, plan_extraction
+from .sources import Source
+
+LIMITS = SealLimits(clips=16384, size=64 << 20)
+AHEAD_BYTES = 192 << 20  #: of clips that are read but not yet written.
+BATCH_BYTES = 4 << 20
+BATCH_CLIPS = 64
+THREADS = 4
+NOT_HASHED = "00" * 32  #: as the digest of the source file: the clip's own digest says whether its content changed.
+
+
+@dataclass(frozen=True)
+class Given:
+    """What the features themselves do not say."""
+
+    backbone: str
+    weights: str = "unknown"
+    fps: float | None = None  #: rows a second; the time of a row is its index where that is not known.
+
+    def spec(self, dim: int) -> Spec:
+        """The facts that all features of the store share."""
+        sampling = "given" if self.fps is None else f"given, {self.fps:g} fps"
+        return Spec(self.backbone, self.weights, dim, sampling, preprocessing="given", decoder="given")
+
+
+def import_features(
+    source: Source,
+    folder: Path,
+    given: Given,
+    *,
+    workers: int | None = None,
+    refresh: bool = False,
+    retry_failed: bool = False,
+    on_plan: Callable[[Plan], None] = lambda plan: None,
+    on_clip: Callable[[str], None] = lambda clip_id: None,
+) -> Extraction:
+    """Write the features of every clip of the source that the store does not hold yet.
+
+    A clip that cannot be used goes to the ledger and stops nothing. Interrupted at any point, the same call goes on
+    from the last sealed shard and ends in the same digest.
+
+    Args:
+        source: From ``open_source``.
+        folder: The store; made if needed.
+        given: Backbone, weights and rows a second.
+        workers: Reading threads; 4 if ``None``.
+        refresh: Import clips again whose file has changed.
+        retry_failed: Try the clips of the ledger again.
+        on_plan, on_clip: Called once before the work, and after each clip.
+
+    Raises:
+        StoreMismatch: When the store was made in another way.
+        InUse: When another process is writing to it.
+        EnvironmentFault: When it cannot be written.
+    """
+    if given.fps is not None and not 0.0 < given.fps < math.inf:
+        raise LongreelError(f"--fps {given.fps:g} is no rate. Give the rows a second, such as 1, or leave it out.")
+    make_folder(folder)
+    with owned(folder / f".writer-{WHOLE}.lock", f"{folder} (slice {WHOLE})"):
+        store = FeatureStore(folder) if shard_paths(folder) else None
+        spec = given.spec(store.spec.dim if store else _first_width(source))
+        plan = plan_extraction(
+            source.manifest,
+            folder,
+            spec,
+            WHOLE,
+            refresh=refresh,
+            retry_failed=retry_failed,
+            unchanged=lambda clip, origin: _is_unchanged(source, clip, origin, store, given.fps),
+        )
+        on_plan(plan)
+        written, failures = 0, []
+        provenance = json.dumps(describe_environment("numpy", "h5py"))
+        with ShardWriter(folder, spec, slice_name=str(WHOLE), provenance=provenance, limits=LIMITS) as writer:
+            for result in _read_ahead(source, plan.todo, spec.dim, given.fps, workers or THREADS):
+                if isinstance(result, Failure):
+                    append_failure(folder, str(WHOLE), result)
+                    failures.append(result)
+                else:
+                    writer.add(result.clip_id, result.features, result.origin, result.digest)
+                    written += 1
+                on_clip(result.clip_id)
+        return Extraction(written, len(plan.done), 0, plan.failed + failures)
+
+
+def _first_width(source: Source) -> int:
+    """The width of the first clip, in the order of the ids, that has one."""
+    reasons = []
+    for clip in source.manifest.clips:
+        try:
+            return source.width(clip)
+        except Unreadable as error:
+            reasons.append(f"{clip.clip_id}: {error}")
+    raise LongreelError(
+        f"{source.manifest.path}: not one of its {len(reasons)} arrays can be read; the first: {reasons[0]}. "
+        f"Give a folder of float .npy files, or an HDF5 file of float datasets."
+    )
+
+
+def _is_unchanged(source: Source, clip: Clip, origin: Origin, store: FeatureStore | None, fps: float | None) -> bool:
+    """Whether the source still gives what is stored; a file that was only touched does."""
+    facts = file_facts(source.manifest.root / clip.path)
+    if store is None or facts[0] == -1 or facts == (origin.size, origin.mtime_ns):
+        return True
+    with suppress(Unreadable):
+        features = to_clip(source.load(clip).values, store.spec.dim, fps)
+        return combine_digests([features.digest(clip.clip_id)]) == store.digest([clip.clip_id])
+    return False
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A clip that was read and can be written."""
+
+    clip_id: str
+    features: ClipFeatures = field(repr=False)
+    origin: Origin
+    digest: bytes
+
+
+def _read_clip(source: Source, clip: Clip, dim: int, fps: float | None) -> Ready | Failure:
+    try:
+        if problem := _id_problem(clip.clip_id):
+            raise Unreadable(problem)
+        loaded = source.load(clip)
+        features = to_clip(loaded.values, dim, fps)
+    except Unreadable as error:
+        facts = file_facts(source.manifest.root / clip.path)
+        return Failure(clip.clip_id, clip.path, str(error), "", *facts, time=time.time())
+    origin = Origin(source.reader, 1.0, loaded.size, loaded.mtime_ns, NOT_HASHED)
+    return Ready(clip.clip_id, features, origin, features.digest(clip.clip_id))
+
+
+def _id_problem(clip_id: str) -> str | None:
+    if not clip_id or "\0" in clip_id:
+        return "its name gives no clip id"
+    try:
+        clip_id.encode()
+    except UnicodeEncodeError:
+        return "its name is not UTF-8; rename it"
+    return None
+
+
+def _read_ahead(
+    source: Source, todo: Sequence[Clip], dim: int, fps: float | None, workers: int
+) -> Iterator[Ready | Failure]:
+    """Read the clips in threads, and yield them in their order; what waits to be taken is bounded in bytes."""
+
+    def read(batch: list[Clip]) -> list[Ready | Failure]:
+        return [_read_clip(source, clip, dim, fps) for clip in batch]
+
+    batches = _cut(source, todo)
+    waiting: deque[tuple[Future[list[Ready | Failure]], int]] = deque()
+    ahead = 0
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="import")
+    try:
+        batch = next(batches, None)
+        while batch or waiting:
+            while batch and (not waiting or ahead + batch[1] <= AHEAD_BYTES):
+                waiting.append((pool.submit(read, batch[0]), batch[1]))
+                ahead += batch[1]
+                batch = next(batches, None)
+            future, size = waiting.popleft()
+            yield from future.result()
+            ahead -= size
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _cut(source: Source, todo: Sequence[Clip]) -> Iterator[tuple[list[Clip], int]]:
+    """Clips in groups that are worth a thread's turn, with their bytes in the source."""
+    batch: list[Clip] = []
+    total = 0
+    for clip in todo:
+        size = source.weigh(clip)
+        if batch and (total + size > BATCH_BYTES or len(batch) == BATCH_CLIPS):
+            yield batch, total
+            batch, total = [], 0
+        batch.append(clip)
+        total += size
+    if batch:
+        yield batch, total
