@@ -1,10 +1,13 @@
 """`store`: look into a feature store."""
 
 from dataclasses import asdict
+from typing import Annotated
 
 import typer
 
-from .options import Json, StoreFolder, print_facts
+from ..console import printable
+from ..errors import LongreelError
+from .options import Json, StoreFolder, print_facts, print_json
 
 
 def info(store: StoreFolder, as_json: Json = False) -> None:
@@ -17,13 +20,34 @@ def info(store: StoreFolder, as_json: Json = False) -> None:
     print_facts(describe_store(store), as_json)
 
 
-def verify(store: StoreFolder, as_json: Json = False) -> None:
-    """Check every byte of a store; ends with exit code 4 when something is damaged, and names it.
+def verify(
+    store: StoreFolder,
+    full: Annotated[bool, typer.Option("--full", help="Read every byte; this is the default.")] = False,
+    sample: Annotated[str | None, typer.Option(help="Read a random part of the shards only, such as 5%.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Draw the same part as an earlier check.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Check every byte of a store; ends with exit code 4 when something is damaged, and names it and the lost clips.
+
+    Nothing is changed: `longreel extract` with `--repair` makes the lost clips anew.
 
     Example: longreel store verify videos.store
     """
-    from ..store import verify_store
+    from ..store import parse_sample, verify_store
 
-    verification = verify_store(store)
-    print_facts(asdict(verification), as_json)
+    if full and sample is not None:
+        raise LongreelError("--full reads all shards and --sample a part of them. Give one of the two.")
+    if seed is not None and sample is None:
+        raise LongreelError("--seed draws a sample. Give --sample too, such as --sample 5%.")
+    part = None if sample is None else parse_sample(sample)
+    verification = verify_store(store, sample=part, seed=seed)
+    facts = asdict(verification)
+    if as_json:
+        print_json(facts)
+    else:
+        damaged = facts.pop("damaged")
+        print_facts({key: value for key, value in facts.items() if value not in (None, [])}, False)
+        for entry in damaged:
+            lost = ", ".join(map(repr, entry["clips"])) or "none that is known"
+            print(f"damaged: {entry['shard']}: {printable(entry['problem'])}; lost: {lost}")
     raise typer.Exit(4 if verification.damaged else 0)

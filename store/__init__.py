@@ -4,7 +4,7 @@ from .ledger import Failure, append_failure, read_failures
 from .reader import FeatureStore, describe_store
 from .records import ClipFeatures, Origin, Spec
 from .shard import shard_paths
-from .verify import Verification, verify_store
+from .verify import Verification, parse_sample, verify_store
 from .writer import ShardWriter
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "Verification",
     "append_failure",
     "describe_store",
+    "parse_sample",
     "read_failures",
     "shard_paths",
     "verify_store",

@@ -84,7 +84,12 @@ def _none_if_nan(value: float) -> float | None:
 def shard_paths(folder: Path) -> list[Path]:
     """The sealed shards of a store, in the order in which they were begun."""
     found = [path for path in folder.glob("*.h5") if NAME.fullmatch(path.name)]
-    return sorted(found, key=lambda path: (int(path.name.split("-")[0]), path.name))
+    return sorted(found, key=lambda path: (sequence_of(path), path.name))
+
+
+def sequence_of(path: Path) -> int:
+    """The sequence number in a shard's name."""
+    return int(path.name.split("-")[0])
 
 
 def hash_file(path: Path) -> str:
@@ -133,8 +138,8 @@ def read_shard(path: Path, sequence: int | None = None) -> Shard:
     """
     with _naming_damage(path), h5py.File(path, "r", locking="best-effort") as file:
         spec = _read_spec(file, path)
-        ids = tuple(text.decode() for text in _plain_dataset(file, "ids", kind="S")[:])
-        datasets = {name: _plain_dataset(file, name) for name in COLUMNS}
+        ids = tuple(text.decode() for text in plain_dataset(file, "ids", kind="S")[:])
+        datasets = {name: plain_dataset(file, name) for name in COLUMNS}
         columns = {name: dataset[:] for name, dataset in datasets.items() if name != "features"}
         data_offset = datasets["features"].id.get_offset()
         if data_offset is None or data_offset + datasets["features"].nbytes > file.id.get_filesize():
@@ -144,7 +149,7 @@ def read_shard(path: Path, sequence: int | None = None) -> Shard:
             if datasets[name].dtype != dtype or datasets[name].shape[1:] != wanted:
                 raise ValueError(f"{name} is {datasets[name].shape} of {datasets[name].dtype}")
         _check_lengths(ids, columns, datasets["features"])
-        number = int(path.name.split("-")[0]) if sequence is None else sequence
+        number = sequence_of(path) if sequence is None else sequence
         return Shard(path, number, spec, ids, columns, data_offset)
 
 
@@ -159,7 +164,7 @@ def _read_spec(file: h5py.File, path: Path) -> Spec:
     return Spec.from_json(bytes(file.attrs["spec"]).decode())  # pyright: ignore[reportArgumentType]
 
 
-def _plain_dataset(file: h5py.File, name: str, kind: str | None = None) -> h5py.Dataset:
+def plain_dataset(file: h5py.File, name: str, kind: str | None = None) -> h5py.Dataset:
     """A dataset whose bytes lie in this very file, contiguous and unfiltered."""
     if not isinstance(file.get(name, getlink=True), h5py.HardLink):
         raise ValueError(f"{name} is missing or a link out of the file")
