@@ -1,8 +1,10 @@
 """The store: cached features of one backbone and one sampling, a folder of sealed shards (docs/store-format.md)."""
 
 from .ledger import Failure, append_failure, read_failures
+from .lost import Lost, find_lost
 from .reader import FeatureStore, describe_store
 from .records import ClipFeatures, Origin, Spec
+from .repair import set_damaged_aside, set_unreadable_aside
 from .shard import shard_paths
 from .verify import Verification, parse_sample, verify_store
 from .writer import ShardWriter
@@ -11,14 +13,18 @@ __all__ = [
     "ClipFeatures",
     "Failure",
     "FeatureStore",
+    "Lost",
     "Origin",
     "ShardWriter",
     "Spec",
     "Verification",
     "append_failure",
     "describe_store",
+    "find_lost",
     "parse_sample",
     "read_failures",
+    "set_damaged_aside",
+    "set_unreadable_aside",
     "shard_paths",
     "verify_store",
 ]

@@ -69,6 +69,10 @@ class FeatureStore:
         shard, index = self._places[clip_id]
         return shard.origin(index)
 
+    def sequence(self, clip_id: str) -> int:
+        """The sequence number of the shard that a clip is read from."""
+        return self._places[clip_id][0].sequence
+
     def failures(self) -> dict[str, Failure]:
         """The clips that could not be extracted and are not in the store."""
         return {clip_id: failure for clip_id, failure in read_failures(self.folder).items() if clip_id not in self}
@@ -96,7 +100,8 @@ class FeatureStore:
             clip = shard.clip(index)
             if clip.digest(clip_id) != shard.digest(index):
                 raise StoreDamaged(
-                    f"{shard.path}: clip {clip_id!r} is damaged. Run `longreel store verify {self.folder}`."
+                    f"{shard.path}: clip {clip_id!r} is damaged. `longreel store verify {self.folder}` looks for more; "
+                    f"the command that made the store, with --repair, makes its clips anew."
                 )
             features[offsets[place] : offsets[place + 1]] = clip.features
         return features, offsets

@@ -19,6 +19,7 @@ from .records import ClipFeatures, Origin, Spec
 FORMAT = "longreel-store"
 VERSION = 1
 NAME = re.compile(r"(\d{6,})-([0-9a-f]{32})\.h5")
+ASIDE = re.compile(rf"damaged-({NAME.pattern})(\.\d+)?")
 #: attribute -> kind of its type. Nothing has a variable length: HDF5 can crash on a flipped bit of such a pointer.
 ATTRIBUTES = {"format": "S", "version": "i", "spec": "S"}
 #: dataset -> (dtype, shape behind the first axis); ``D`` stands for the feature width.
@@ -87,9 +88,24 @@ def shard_paths(folder: Path) -> list[Path]:
     return sorted(found, key=lambda path: (sequence_of(path), path.name))
 
 
+def aside_paths(folder: Path) -> list[Path]:
+    """The damaged shards that were set aside, in the order of their sequence numbers."""
+    return sorted((path for path in folder.glob("damaged-*") if ASIDE.fullmatch(path.name)), key=sequence_of)
+
+
 def sequence_of(path: Path) -> int:
-    """The sequence number in a shard's name."""
-    return int(path.name.split("-")[0])
+    """The sequence number in the name of a shard, also of one that was set aside."""
+    return int(path.name.removeprefix("damaged-").split("-")[0])
+
+
+def next_sequence(folder: Path) -> int:
+    """One more than any shard has, those set aside included."""
+    return 1 + max(map(sequence_of, shard_paths(folder) + aside_paths(folder)), default=0)
+
+
+def is_unchanged(path: Path) -> bool:
+    """Whether all bytes of a sealed shard are as its name says."""
+    return hash_file(path) == path.stem.split("-")[1]
 
 
 def hash_file(path: Path) -> str:
@@ -197,6 +213,6 @@ def _naming_damage(path: Path) -> Iterator[None]:
         raise EnvironmentFault(f"{path}: may not be read. Give this user the permission.") from error
     except (OSError, KeyError, ValueError, TypeError, RuntimeError, UnicodeDecodeError) as error:
         raise StoreDamaged(
-            f"{path}: is not a whole shard ({error}). Run `longreel store verify {path.parent}`; move the damaged file "
-            f"away and run the extraction again to make its clips anew."
+            f"{path}: is not a whole shard ({error}). `longreel store verify {path.parent}` looks for more; "
+            f"the command that made the store, with --repair, makes its clips anew."
         ) from error

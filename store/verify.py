@@ -10,7 +10,7 @@ from pathlib import Path
 from ..errors import EnvironmentFault, LongreelError, StoreDamaged, StoreMismatch
 from .lost import read_lost_ids
 from .records import combine_digests
-from .shard import Shard, hash_file, read_shard, sequence_of, shard_paths
+from .shard import Shard, is_unchanged, read_shard, sequence_of, shard_paths
 
 #: version of HDF5's superblock -> byte at which the 8 bytes of the end-of-file address begin (HDF5 specification II.A).
 END_ADDRESS = {0: 40, 1: 44, 2: 28, 3: 28}
@@ -101,7 +101,7 @@ def _check_shard(path: Path, fully: bool, found: _Findings) -> None:
     try:
         if problem := find_header_problem(path):
             found.problems[path] = problem
-        elif fully and hash_file(path) != path.stem.split("-")[1]:
+        elif fully and not is_unchanged(path):
             found.problems[path] = "its bytes are not what was written"
         elif fully:
             _check_clips(read_shard(path), found)

@@ -6,7 +6,7 @@ from pathlib import Path
 from ..durable import naming_faults, publish, sync
 from ..errors import StoreDamaged, StoreMismatch
 from .records import ClipFeatures, Origin, Spec
-from .shard import hash_file, read_shard, shard_paths, write_shard_file
+from .shard import hash_file, next_sequence, read_shard, shard_paths, write_shard_file
 
 SHARD_CLIPS = 64
 SHARD_SECONDS = 60.0
@@ -66,7 +66,7 @@ class ShardWriter:
         others = shard_paths(self.folder)
         if others and (different := read_shard(others[0]).spec.differences(self.spec)):
             raise StoreMismatch(f"{self.folder}: another process writes features made in another way: {different[0]}.")
-        sequence = 1 + max((int(path.name.split("-")[0]) for path in others), default=0)
+        sequence = next_sequence(self.folder)
         with naming_faults(self.folder, needed):
             try:
                 write_shard_file(self._temporary, self.spec, self._clips, self.provenance)
