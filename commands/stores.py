@@ -1,6 +1,7 @@
 """`store`: look into a feature store."""
 
 from dataclasses import asdict
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -51,3 +52,22 @@ def verify(
             lost = ", ".join(map(repr, entry["clips"])) or "none that is known"
             print(f"damaged: {entry['shard']}: {printable(entry['problem'])}; lost: {lost}")
     raise typer.Exit(4 if verification.damaged else 0)
+
+
+def export(
+    store: StoreFolder,
+    out: Annotated[Path, typer.Argument(help="File or folder to make; must not exist.")],
+    format: Annotated[str, typer.Option(help="h5 (one plain HDF5 file) or npy (a folder, one file a clip).")] = "h5",
+    as_json: Json = False,
+) -> None:
+    """Write a store as plain files for other tools.
+
+    Example: longreel store export videos.store videos.h5
+    """
+    from ..store import export_store
+
+    clips = export_store(store, out, format)
+    if as_json:
+        print_json({"clips": clips, "out": str(out), "format": format})
+    else:
+        print(f"{clips} clips -> {out}")

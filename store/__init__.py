@@ -1,5 +1,6 @@
 """The store: cached features of one backbone and one sampling, a folder of sealed shards (docs/store-format.md)."""
 
+from .export import EXPORTS, export_store
 from .ledger import Failure, append_failure, read_failures
 from .lost import Lost, find_lost
 from .reader import FeatureStore, describe_store
@@ -10,6 +11,7 @@ from .verify import Verification, parse_sample, verify_store
 from .writer import ShardWriter
 
 __all__ = [
+    "EXPORTS",
     "ClipFeatures",
     "Failure",
     "FeatureStore",
@@ -20,6 +22,7 @@ __all__ = [
     "Verification",
     "append_failure",
     "describe_store",
+    "export_store",
     "find_lost",
     "parse_sample",
     "read_failures",
