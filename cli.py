@@ -55,6 +55,7 @@ app.command()(trainings.demo)
 store_app.command()(stores.info)
 store_app.command()(stores.verify)
 store_app.command()(stores.export)
+store_app.command()(stores.merge)
 
 
 def main() -> None:

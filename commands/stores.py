@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from ..console import printable
+from ..console import Steps, printable
 from ..errors import LongreelError
 from .options import Json, StoreFolder, print_facts, print_json
 
@@ -71,3 +71,34 @@ def export(
         print_json({"clips": clips, "out": str(out), "format": format})
     else:
         print(f"{clips} clips -> {out}")
+
+
+def merge(
+    sources: Annotated[list[Path], typer.Argument(help="Store folders, made in the same way.")],
+    out: Annotated[Path, typer.Argument(help="Store folder to make, or to go on with after an interruption.")],
+    newest: Annotated[
+        bool, typer.Option("--newest", help="Of clips that differ between the sources take the one written last.")
+    ] = False,
+    clips_per_shard: Annotated[int, typer.Option(min=1, help="A shard is full with so many clips, ...")] = 1024,
+    bytes_per_shard: Annotated[int, typer.Option(min=1, help="... or so many bytes of features.")] = 512 << 20,
+    as_json: Json = False,
+) -> None:
+    """Merge stores into one of large shards; the sources are left as they are. One source alone is made compact.
+
+    Example: longreel store merge videos.store compact.store
+    """
+    from ..store import merge_stores
+
+    with Steps() as steps:
+
+        def show(done: int, total: int) -> None:
+            if done == 1:
+                steps.begin("merge", total)
+            steps.reach(done)
+
+        limits = {"clips_per_shard": clips_per_shard, "bytes_per_shard": bytes_per_shard}
+        merged = merge_stores(sources, out, newest=newest, on_clip=show, **limits)
+    if as_json:
+        print_json(asdict(merged) | {"out": str(out)})
+    else:
+        print(f"{merged.clips} clips in {merged.shards} shards, {merged.written} written now -> {out}")

@@ -3,6 +3,7 @@
 from .export import EXPORTS, export_store
 from .ledger import Failure, append_failure, read_failures
 from .lost import Lost, find_lost
+from .merge import Merge, merge_stores
 from .reader import FeatureStore, describe_store
 from .records import ClipFeatures, Origin, Spec
 from .repair import set_damaged_aside, set_unreadable_aside
@@ -16,6 +17,7 @@ __all__ = [
     "Failure",
     "FeatureStore",
     "Lost",
+    "Merge",
     "Origin",
     "ShardWriter",
     "Spec",
@@ -24,6 +26,7 @@ __all__ = [
     "describe_store",
     "export_store",
     "find_lost",
+    "merge_stores",
     "parse_sample",
     "read_failures",
     "set_damaged_aside",

@@ -78,6 +78,15 @@ class FeatureStore:
         shard, index = self._places[clip_id]
         return shard.origin(index)
 
+    def shard_of(self, clip_id: str) -> Path:
+        """The shard that a clip is read from."""
+        return self._places[clip_id][0].path
+
+    def clip_digest(self, clip_id: str) -> bytes:
+        """A clip's digest as written."""
+        shard, index = self._places[clip_id]
+        return shard.digest(index)
+
     def sequence(self, clip_id: str) -> int:
         """The sequence number of the shard that a clip is read from."""
         return self._places[clip_id][0].sequence

@@ -53,7 +53,8 @@ class Shard:
     def features(self) -> np.memmap:
         """All rows of the shard, ``(frames, D)`` float16, read-only, nothing read yet."""
         rows = int(self.columns["offsets"][-1])
-        return np.memmap(self.path, dtype="<f2", mode="r", offset=self.data_offset, shape=(rows, self.spec.dim))
+        with _naming_damage(self.path):
+            return np.memmap(self.path, dtype="<f2", mode="r", offset=self.data_offset, shape=(rows, self.spec.dim))
 
     def clip(self, index: int) -> ClipFeatures:
         """The features and times of one clip."""
@@ -118,10 +119,10 @@ def write_shard_file(path: Path, spec: Spec, clips: dict[str, tuple[ClipFeatures
     """Write an HDF5 file with these clips; the caller seals it."""
     features = [clip.features for clip, _ in clips.values()]
     origins = [origin for _, origin in clips.values()]
+    offsets = np.cumsum([0, *map(len, features)])
     values = {
-        "features": np.concatenate(features),
         "seconds": np.concatenate([clip.seconds for clip, _ in clips.values()]),
-        "offsets": np.cumsum([0, *map(len, features)]),
+        "offsets": offsets,
         "digest": [list(clip.digest(clip_id)) for clip_id, (clip, _) in clips.items()],
         "fraction": [origin.fraction for origin in origins],
         "decoder": [origin.decoder.encode() for origin in origins],
@@ -138,8 +139,11 @@ def write_shard_file(path: Path, spec: Spec, clips: dict[str, tuple[ClipFeatures
             file.attrs[name] = np.bytes_(text.encode())
         file.attrs["version"] = VERSION
         file.create_dataset("ids", data=np.array([clip_id.encode() for clip_id in clips], dtype="S"))
-        for name, (dtype, _) in COLUMNS.items():
-            file.create_dataset(name, data=np.asarray(values[name], dtype=dtype))
+        rows = file.create_dataset("features", (offsets[-1], spec.dim), COLUMNS["features"][0])
+        for clip, begin, end in zip(features, offsets, offsets[1:], strict=False):
+            rows[begin:end] = clip  # a large shard is not put together in memory once more
+        for name, column in values.items():
+            file.create_dataset(name, data=np.asarray(column, dtype=COLUMNS[name][0]))
     path.write_bytes(image.getbuffer())
 
 
@@ -167,6 +171,18 @@ def read_shard(path: Path, sequence: int | None = None) -> Shard:
         _check_lengths(ids, columns, datasets["features"])
         number = sequence_of(path) if sequence is None else sequence
         return Shard(path, number, spec, ids, columns, data_offset)
+
+
+def read_provenance(path: Path) -> str:
+    """The JSON text with the versions and the machine that made a shard.
+
+    Raises:
+        StoreDamaged: When it has none.
+    """
+    with _naming_damage(path), h5py.File(path, "r", locking="best-effort") as file:
+        if (found := file.attrs.get_id("provenance")).dtype.kind != "S" or found.shape != ():
+            raise ValueError(f"provenance is {found.shape} of {found.dtype}")
+        return bytes(file.attrs["provenance"]).decode()  # pyright: ignore[reportArgumentType]
 
 
 def _read_spec(file: h5py.File, path: Path) -> Spec:

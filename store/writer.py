@@ -10,6 +10,7 @@ from .shard import hash_file, next_sequence, read_shard, shard_paths, write_shar
 
 SHARD_CLIPS = 64
 SHARD_SECONDS = 60.0
+SHARD_BYTES = 512 << 20
 
 
 class ShardWriter:
@@ -20,16 +21,30 @@ class ShardWriter:
         spec: What all clips of the store share.
         slice_name: Tells apart the temporary files of writers that share the folder.
         provenance: JSON text with versions and machine, kept in each shard.
+        clips_per_shard, seconds_per_shard, bytes_per_shard: A shard is sealed when it has so many clips, is that old,
+            or has so many bytes of features, whichever is first.
     """
 
-    def __init__(self, folder: Path, spec: Spec, *, slice_name: str = "1of1", provenance: str = "{}") -> None:
+    def __init__(
+        self,
+        folder: Path,
+        spec: Spec,
+        *,
+        slice_name: str = "1of1",
+        provenance: str = "{}",
+        clips_per_shard: int = SHARD_CLIPS,
+        seconds_per_shard: float = SHARD_SECONDS,
+        bytes_per_shard: int = SHARD_BYTES,
+    ) -> None:
         self.folder = folder
         self.spec = spec
         self.provenance = provenance
         self.sealed = 0
+        self._clips_per_shard, self._seconds_per_shard = clips_per_shard, seconds_per_shard
+        self._bytes_per_shard = bytes_per_shard
         self._temporary = folder / f".open-{slice_name}.tmp"
         self._clips: dict[str, tuple[ClipFeatures, Origin]] = {}
-        self._begun = time.monotonic()
+        self._begun, self._bytes = time.monotonic(), 0
 
     def __enter__(self) -> "ShardWriter":
         return self
@@ -38,7 +53,7 @@ class ShardWriter:
         self.seal()
 
     def add(self, clip_id: str, clip: ClipFeatures, origin: Origin) -> None:
-        """Take one clip; seals the shard when it has 64 clips or is 60 seconds old.
+        """Take one clip; seals the shard when it has reached one of the limits.
 
         Raises:
             ValueError: When the id is empty or holds a NUL, or the features are not of the store's width.
@@ -49,9 +64,14 @@ class ShardWriter:
         if clip.features.shape[1] != self.spec.dim:
             raise ValueError(f"{clip_id}: features are {clip.features.shape[1]} wide, the store holds {self.spec.dim}")
         if not self._clips:
-            self._begun = time.monotonic()
+            self._begun, self._bytes = time.monotonic(), 0
         self._clips[clip_id] = (clip, origin)
-        if len(self._clips) >= SHARD_CLIPS or time.monotonic() - self._begun > SHARD_SECONDS:
+        self._bytes += clip.features.nbytes + clip.seconds.nbytes
+        if (
+            len(self._clips) >= self._clips_per_shard
+            or self._bytes >= self._bytes_per_shard
+            or time.monotonic() - self._begun > self._seconds_per_shard
+        ):
             self.seal()
 
     def seal(self) -> None:
@@ -62,12 +82,11 @@ class ShardWriter:
         """
         if not self._clips:
             return
-        needed = sum(clip.features.nbytes + clip.seconds.nbytes for clip, _ in self._clips.values())
         others = shard_paths(self.folder)
         if others and (different := read_shard(others[0]).spec.differences(self.spec)):
             raise StoreMismatch(f"{self.folder}: another process writes features made in another way: {different[0]}.")
         sequence = next_sequence(self.folder)
-        with naming_faults(self.folder, needed):
+        with naming_faults(self.folder, self._bytes):
             try:
                 write_shard_file(self._temporary, self.spec, self._clips, self.provenance)
                 self._check_written(sequence)
