@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..durable import make_folder, owned
-from ..errors import unknown
+from ..errors import StoreInUse, unknown
 from ..manifest import Manifest
 from ..provenance import describe_environment
 from ..store import (
@@ -93,7 +93,7 @@ def extract_clips(
 
     Raises:
         StoreMismatch: When the store was made in another way.
-        InUse: When another process is writing the same slice.
+        StoreInUse: When another process is writing the same slice.
         EnvironmentFault: When the store cannot be written.
     """
     import torch
@@ -104,7 +104,7 @@ def extract_clips(
     sampling = sampling or backbone.sampling
     spec = make_spec(backbone, sampling, decoder)
     make_folder(folder)
-    with owned(folder / f".writer-{part}.lock", f"{folder} (slice {part})"):
+    with owned(folder / f".writer-{part}.lock", f"{folder} (slice {part})", StoreInUse):
         again = {"refresh": refresh, "retry_failed": retry_failed, "repair": repair}
         plan = plan_extraction(manifest, folder, spec, part, **again)
         on_plan(plan)

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from ..durable import make_folder, owned, write_bytes
-from ..errors import LongreelError, StoreDamaged, StoreMismatch
+from ..errors import LongreelError, StoreDamaged, StoreInUse, StoreMismatch
 from ..provenance import describe_environment
 from .ledger import Failure, read_failures
 from .reader import FeatureStore
@@ -60,7 +60,7 @@ def merge_stores(
         StoreMismatch: When a source is no store, is of another kind, or has other features for a clip; or ``out``
             holds something else.
         StoreDamaged: When a clip of a source is not what was written.
-        InUse: When another process writes to ``out``.
+        StoreInUse: When another process writes to ``out``.
         EnvironmentFault: When ``out`` cannot be written.
     """
     if out.resolve() in {source.resolve() for source in sources}:
@@ -69,7 +69,7 @@ def merge_stores(
     _check_specs(stores)
     chosen, replaced = choose_clips(stores, newest)
     make_folder(out)
-    with owned(out / ".writer-1of1.lock", f"{out} (slice 1of1)"):
+    with owned(out / ".writer-1of1.lock", f"{out} (slice 1of1)", StoreInUse):
         done = _find_done(out, stores[0], chosen)
         todo = [(clip_id, store) for clip_id, store in chosen.items() if clip_id not in done]
         limits = {"clips_per_shard": clips_per_shard, "seconds_per_shard": math.inf, "bytes_per_shard": bytes_per_shard}
