@@ -27,7 +27,7 @@ class Commands(TyperGroup):
 
 
 app = typer.Typer(cls=Commands, no_args_is_help=True, pretty_exceptions_enable=False)
-store_app = typer.Typer(no_args_is_help=True, help="Look into a feature store.")
+store_app = typer.Typer(no_args_is_help=True, help="Look into a feature store, check it, and give it in other forms.")
 app.add_typer(store_app, name="store")
 
 
@@ -55,6 +55,8 @@ app.command()(features.backbones)
 app.command()(trainings.demo)
 store_app.command()(stores.info)
 store_app.command()(stores.verify)
+store_app.command()(stores.export)
+store_app.command()(stores.merge)
 
 
 def main() -> None:

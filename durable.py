@@ -78,19 +78,24 @@ def write_at(descriptor: int, content: bytes | memoryview, offset: int) -> None:
 
 
 @contextlib.contextmanager
-def owned(path: Path, what: str) -> Iterator[None]:
+def owned(path: Path, what: str, kind: type[InUse] = InUse) -> Iterator[None]:
     """Hold the lock file ``path`` for this process; the kernel lets go of it when the process ends, however it ends.
 
+    A process that is stopped still holds it, so nobody else can have begun to write when it goes on.
+
     Raises:
-        InUse: When another process holds it; the text names that process, its machine and since when.
+        InUse: When another process holds it, as the given ``kind``; the text names that process, its machine, since
+            when and for how long.
+        EnvironmentFault: When the file cannot be made or its file system knows no locks.
     """
     with naming_faults(path, 0):
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InUse(f"{what} is in use by {_read_owner(descriptor)}. Wait for it to end, or stop it.") from None
+        with naming_faults(path, 0):
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise kind(f"{what} is in use by {_read_owner(descriptor)}. Wait for it to end, or stop it.") from None
         owner = f"process {os.getpid()} on {socket.gethostname()} since {time.strftime('%F %T')}".encode()
         with naming_faults(path, len(owner)):
             os.ftruncate(descriptor, 0)
@@ -101,4 +106,6 @@ def owned(path: Path, what: str) -> Iterator[None]:
 
 
 def _read_owner(descriptor: int) -> str:
-    return os.pread(descriptor, 200, 0).decode(errors="replace") or "another process"
+    owner = os.pread(descriptor, 200, 0).decode(errors="replace") or "another process"
+    age = max(0.0, time.time() - os.fstat(descriptor).st_mtime)
+    return f"{owner}, for {age:.0f} s"

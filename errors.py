@@ -30,7 +30,13 @@ class ForeignRefused(LongreelError):
 
 
 class InUse(LongreelError):
-    """Another process is writing to the same store slice or run folder."""
+    """Another process is writing to the same folder."""
+
+
+class StoreInUse(InUse):
+    """Another process is writing to the same slice of a store."""
+
+    exit_code = 4
 
 
 class StoreDamaged(LongreelError):

@@ -30,6 +30,7 @@ def extract(
     workers: Annotated[int | None, typer.Option(min=1, help="Decode processes; one a core by default.")] = None,
     refresh: Annotated[bool, typer.Option(help="Extract again the clips whose file has changed.")] = False,
     retry_failed: Annotated[bool, typer.Option(help="Try again the clips that failed before.")] = False,
+    repair: Annotated[bool, typer.Option(help="Read every byte of STORE first and make damaged clips anew.")] = False,
     as_json: Json = False,
 ) -> None:
     """Write the features of every clip in MANIFEST to STORE; run it again to go on after an interruption.
@@ -63,6 +64,7 @@ def extract(
             workers=workers,
             refresh=refresh,
             retry_failed=retry_failed,
+            repair=repair,
             on_plan=begin,
             on_clip=lambda clip_id: steps.advance(),
         )

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..durable import make_folder, owned
-from ..errors import LongreelError, unknown
+from ..errors import LongreelError, StoreInUse, unknown
 from ..manifest import Manifest
 from ..provenance import describe_environment
 from ..store import (
@@ -38,6 +38,7 @@ class Extraction:
     already: int
     partial: int  #: of the written ones.
     failures: list[Failure] = field(default_factory=list)  #: of this run and, where they were left alone, earlier ones.
+    set_aside: list[str] = field(default_factory=list)  #: names that damaged shards have got.
 
     def summary(self) -> str:
         """The tally in words."""
@@ -68,10 +69,11 @@ def extract_clips(
     workers: int | None = None,
     refresh: bool = False,
     retry_failed: bool = False,
+    repair: bool = False,
     on_plan: Callable[[Plan], None] = lambda plan: None,
     on_clip: Callable[[str], None] = lambda clip_id: None,
 ) -> Extraction:
-    """Write the features of every clip that the store does not hold yet.
+    """Write the features of every clip that the store does not hold yet, or whose shard is damaged.
 
     A clip that cannot be decoded goes to the ledger and stops nothing. Interrupted at any point, the same call goes
     on from the last sealed shard and ends in the same features.
@@ -87,12 +89,13 @@ def extract_clips(
             whichever of the two has work takes the cores.
         refresh: Extract clips again whose file has changed.
         retry_failed: Try the clips of the ledger again.
+        repair: Read every byte of the store first; otherwise only damage that shows in a shard's header is seen.
         on_plan, on_clip: Called once before the work, and after each clip.
 
     Raises:
         LongreelError: When there is no such decoder, or the backbone cannot take keyframes alone.
         StoreMismatch: When the store was made in another way.
-        InUse: When another process is writing the same slice.
+        StoreInUse: When another process is writing the same slice.
         EnvironmentFault: When the store cannot be written.
     """
     if decoder not in ("auto", *DECODERS):
@@ -104,8 +107,9 @@ def extract_clips(
         )
     spec = make_spec(backbone, sampling, decoder)
     make_folder(folder)
-    with owned(folder / f".writer-{part}.lock", f"{folder} (slice {part})"):
-        plan = plan_extraction(manifest, folder, spec, part, refresh=refresh, retry_failed=retry_failed)
+    with owned(folder / f".writer-{part}.lock", f"{folder} (slice {part})", StoreInUse):
+        again = {"refresh": refresh, "retry_failed": retry_failed, "repair": repair}
+        plan = plan_extraction(manifest, folder, spec, part, **again)
         on_plan(plan)
         tasks = [DecodeTask(clip.clip_id, str(manifest.root / clip.path), clip.start, clip.end) for clip in plan.todo]
         settings = DecodeSettings(sampling, backbone.preprocessing, decoder, backbone.window)
@@ -118,7 +122,7 @@ def extract_clips(
             for event in decode_clips(tasks, settings, workers or _cores()):
                 run.take(event)
             run.finish()
-        return Extraction(run.written, len(plan.done), run.partial, plan.failed + run.failures)
+        return Extraction(run.written, len(plan.done), run.partial, plan.failed + run.failures, plan.set_aside)
 
 
 def _cores() -> int:

@@ -2,13 +2,24 @@
 
 import hashlib
 import os
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..errors import LongreelError, ManifestError, StoreMismatch
+from ..errors import LongreelError, ManifestError, StoreDamaged, StoreMismatch
 from ..manifest import Clip, Manifest
-from ..store import Failure, FeatureStore, Origin, Spec, read_failures, shard_paths
+from ..store import (
+    Failure,
+    FeatureStore,
+    Lost,
+    Origin,
+    Spec,
+    find_lost,
+    read_failures,
+    set_damaged_aside,
+    set_unreadable_aside,
+    shard_paths,
+)
 
 
 @dataclass(frozen=True)
@@ -49,10 +60,12 @@ class Plan:
     done: list[str]
     failed: list[Failure]  #: clips that failed before and are left alone.
     changed: list[str]  #: clips whose video file is no longer the one that was extracted.
+    set_aside: list[str] = field(default_factory=list)  #: names that damaged shards have got by this plan.
 
     def describe(self) -> list[str]:
         """What a person wants to know before the work."""
         lines = [f"{len(self.done)} clips are there, {len(self.failed)} failed before, {len(self.todo)} to do"]
+        lines += [f"damaged: a shard is now {name}, and its clips are made anew" for name in self.set_aside]
         if self.failed:
             lines.append(f"not tried again: {len(self.failed)} clips that failed before; --retry-failed tries them")
         again = set(self.changed) - set(self.done)
@@ -74,8 +87,11 @@ def plan_extraction(
     refresh: bool = False,
     retry_failed: bool = False,
     unchanged: Callable[[Clip, Origin], bool] | None = None,
+    repair: bool = False,
 ) -> Plan:
-    """Compare the manifest with the store.
+    """Compare the manifest with the store. A damaged shard is set aside and its clips are to do.
+
+    Only the headers of the shards are read, so that much damage inside goes unseen; with ``repair`` every byte is.
 
     ``unchanged`` says whether a clip's file is still what was stored; by default, whether it is the file extracted.
 
@@ -83,17 +99,18 @@ def plan_extraction(
         StoreMismatch: When the store was made in another way.
         ManifestError: When not one of the clips to do has a file.
     """
-    store = FeatureStore(folder) if shard_paths(folder) else None
+    aside = set_damaged_aside(folder) if repair else []
+    store, unreadable = _open_store(folder)
     if store is not None and (different := store.spec.differences(spec)):
         raise StoreMismatch(
             f"{folder}: holds features made in another way: {'; '.join(different)}. "
             f"Give the same options, or another store folder."
         )
-    earlier = read_failures(folder)
-    plan = Plan([], [], [], [])
+    earlier, lost = read_failures(folder), find_lost(folder)
+    plan = Plan([], [], [], [], [path.name for path in aside + unreadable])
     for clip in part.of(manifest.clips):
         path = manifest.root / clip.path
-        if store is not None and clip.clip_id in store:
+        if store is not None and _is_held(clip.clip_id, store, lost):
             origin = store.origin(clip.clip_id)
             same_span = (origin.start, origin.end) == (clip.start, clip.end)
             same = same_span and (unchanged(clip, origin) if unchanged else _is_unchanged(path, origin))
@@ -102,7 +119,7 @@ def plan_extraction(
             if same or (same_span and not refresh):
                 plan.done.append(clip.clip_id)
                 continue
-        elif clip.clip_id in earlier and not retry_failed and _is_same_failure(earlier[clip.clip_id], path, clip):
+        elif not retry_failed and _is_failure(earlier.get(clip.clip_id), lost.get(clip.clip_id), path, clip):
             plan.failed.append(earlier[clip.clip_id])
             continue
         plan.todo.append(clip)
@@ -123,12 +140,29 @@ def file_facts(path: Path) -> tuple[int, int]:
     return status.st_size, status.st_mtime_ns
 
 
-def _is_same_failure(failure: Failure, path: Path, clip: Clip) -> bool:
+def _open_store(folder: Path) -> tuple[FeatureStore | None, list[Path]]:
+    """The store, ``None`` where nothing is, and the new paths of the shards that had to be set aside for that."""
+    if not shard_paths(folder):
+        return None, []
+    try:
+        return FeatureStore(folder), []
+    except StoreDamaged:
+        if not (moved := set_unreadable_aside(folder)):
+            raise
+    return FeatureStore(folder) if shard_paths(folder) else None, moved
+
+
+def _is_held(clip_id: str, store: FeatureStore, lost: Mapping[str, Lost]) -> bool:
+    """Whether the store has the clip, and not just what it was before a shard that is now set aside."""
+    return clip_id in store and (clip_id not in lost or store.sequence(clip_id) >= lost[clip_id].sequence)
+
+
+def _is_failure(failure: Failure | None, lost: Lost | None, path: Path, clip: Clip) -> bool:
     """Whether trying again would meet the same file and span."""
-    return (failure.size, failure.mtime_ns) == file_facts(path) and (failure.start, failure.end) == (
-        clip.start,
-        clip.end,
-    )
+    if failure is None or (lost is not None and failure.time < lost.time):
+        return False
+    same_file = (failure.size, failure.mtime_ns) == file_facts(path)
+    return same_file and (failure.start, failure.end) == (clip.start, clip.end)
 
 
 def _is_unchanged(path: Path, origin: Origin) -> bool:

@@ -13,6 +13,8 @@ from .ledger import Failure, read_failures
 from .records import ClipFeatures, Origin, Spec, combine_digests
 from .shard import Shard, read_shard, shard_paths
 
+MAPPED_SHARDS = 32
+
 
 class FeatureStore:
     """The clips of a store by id; of a clip that was extracted again, the newest.
@@ -40,6 +42,7 @@ class FeatureStore:
                     f"{shard.path}: was made otherwise than {self.shards[0].path.name}: {different[0]}. "
                     f"Keep one kind a store."
                 )
+        self._mapped: dict[Path, Shard] = {}
         self._places = {clip_id: (shard, index) for shard in self.shards for index, clip_id in enumerate(shard.ids)}
         self.ids: tuple[str, ...] = tuple(self._places)
 
@@ -53,7 +56,13 @@ class FeatureStore:
         return iter(self._places)
 
     def __getitem__(self, clip_id: str) -> ClipFeatures:
-        shard, index = self._places[clip_id]
+        return self._clip(*self._places[clip_id])
+
+    def _clip(self, shard: Shard, index: int) -> ClipFeatures:
+        """One clip. Only the shards read last stay mapped, since each mapping holds a file open."""
+        self._mapped[shard.path] = self._mapped.pop(shard.path, shard)
+        if len(self._mapped) > MAPPED_SHARDS:
+            self._mapped.pop(next(iter(self._mapped))).__dict__.pop("features", None)
         return shard.clip(index)
 
     def __enter__(self) -> "FeatureStore":
@@ -72,6 +81,19 @@ class FeatureStore:
         """The file and decoder that a clip's features came from."""
         shard, index = self._places[clip_id]
         return shard.origin(index)
+
+    def shard_of(self, clip_id: str) -> Path:
+        """The shard that a clip is read from."""
+        return self._places[clip_id][0].path
+
+    def clip_digest(self, clip_id: str) -> bytes:
+        """A clip's digest as written."""
+        shard, index = self._places[clip_id]
+        return shard.digest(index)
+
+    def sequence(self, clip_id: str) -> int:
+        """The sequence number of the shard that a clip is read from."""
+        return self._places[clip_id][0].sequence
 
     def failures(self) -> dict[str, Failure]:
         """The clips that could not be extracted and are not in the store."""
@@ -97,10 +119,11 @@ class FeatureStore:
         offsets = np.cumsum([0, *lengths])
         features = np.empty((offsets[-1], self.spec.dim), dtype=np.float16)
         for place, (clip_id, (shard, index)) in enumerate(zip(clip_ids, places, strict=True)):
-            clip = shard.clip(index)
+            clip = self._clip(shard, index)
             if clip.digest(clip_id) != shard.digest(index):
                 raise StoreDamaged(
-                    f"{shard.path}: clip {clip_id!r} is damaged. Run `longreel store verify {self.folder}`."
+                    f"{shard.path}: clip {clip_id!r} is damaged. `longreel store verify {self.folder}` looks for more; "
+                    f"the command that made the store, with --repair, makes its clips anew."
                 )
             features[offsets[place] : offsets[place + 1]] = clip.features
         return features, offsets

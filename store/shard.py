@@ -20,6 +20,7 @@ from .records import ClipFeatures, Origin, Spec
 FORMAT = "longreel-store"
 VERSION = 1
 NAME = re.compile(r"(\d{6,})-([0-9a-f]{32})\.h5")
+ASIDE = re.compile(rf"damaged-({NAME.pattern})(\.\d+)?")
 #: attribute -> kind of its type. Nothing has a variable length: HDF5 can crash on a flipped bit of such a pointer.
 ATTRIBUTES = {"format": "S", "version": "i", "spec": "S"}
 #: dataset -> (dtype, shape behind the first axis); ``D`` stands for the feature width.
@@ -53,7 +54,8 @@ class Shard:
     def features(self) -> np.memmap:
         """All rows of the shard, ``(frames, D)`` float16, read-only, nothing read yet."""
         rows = int(self.columns["offsets"][-1])
-        return np.memmap(self.path, dtype="<f2", mode="r", offset=self.data_offset, shape=(rows, self.spec.dim))
+        with _naming_damage(self.path):
+            return np.memmap(self.path, dtype="<f2", mode="r", offset=self.data_offset, shape=(rows, self.spec.dim))
 
     def clip(self, index: int) -> ClipFeatures:
         """The features and times of one clip."""
@@ -85,7 +87,27 @@ def _none_if_nan(value: float) -> float | None:
 def shard_paths(folder: Path) -> list[Path]:
     """The sealed shards of a store, in the order in which they were begun."""
     found = [path for path in folder.glob("*.h5") if NAME.fullmatch(path.name)]
-    return sorted(found, key=lambda path: (int(path.name.split("-")[0]), path.name))
+    return sorted(found, key=lambda path: (sequence_of(path), path.name))
+
+
+def aside_paths(folder: Path) -> list[Path]:
+    """The damaged shards that were set aside, in the order of their sequence numbers."""
+    return sorted((path for path in folder.glob("damaged-*") if ASIDE.fullmatch(path.name)), key=sequence_of)
+
+
+def sequence_of(path: Path) -> int:
+    """The sequence number in the name of a shard, also of one that was set aside."""
+    return int(path.name.removeprefix("damaged-").split("-")[0])
+
+
+def next_sequence(folder: Path) -> int:
+    """One more than any shard has, those set aside included."""
+    return 1 + max(map(sequence_of, shard_paths(folder) + aside_paths(folder)), default=0)
+
+
+def is_unchanged(path: Path) -> bool:
+    """Whether all bytes of a sealed shard are as its name says."""
+    return hash_file(path) == path.stem.split("-")[1]
 
 
 def hash_file(path: Path) -> str:
@@ -207,8 +229,8 @@ def read_shard(path: Path, sequence: int | None = None) -> Shard:
     """
     with _naming_damage(path), h5py.File(path, "r", locking="best-effort") as file:
         spec = _read_spec(file, path)
-        ids = tuple(text.decode() for text in _plain_dataset(file, "ids", kind="S")[:])
-        datasets = {name: _plain_dataset(file, name) for name in COLUMNS}
+        ids = tuple(text.decode() for text in plain_dataset(file, "ids", kind="S")[:])
+        datasets = {name: plain_dataset(file, name) for name in COLUMNS}
         columns = {name: dataset[:] for name, dataset in datasets.items() if name != "features"}
         data_offset = datasets["features"].id.get_offset()
         if data_offset is None or data_offset + datasets["features"].nbytes > file.id.get_filesize():
@@ -218,8 +240,20 @@ def read_shard(path: Path, sequence: int | None = None) -> Shard:
             if datasets[name].dtype != dtype or datasets[name].shape[1:] != wanted:
                 raise ValueError(f"{name} is {datasets[name].shape} of {datasets[name].dtype}")
         _check_lengths(ids, columns, datasets["features"])
-        number = int(path.name.split("-")[0]) if sequence is None else sequence
+        number = sequence_of(path) if sequence is None else sequence
         return Shard(path, number, spec, ids, columns, data_offset)
+
+
+def read_provenance(path: Path) -> str:
+    """The JSON text with the versions and the machine that made a shard.
+
+    Raises:
+        StoreDamaged: When it has none.
+    """
+    with _naming_damage(path), h5py.File(path, "r", locking="best-effort") as file:
+        if (found := file.attrs.get_id("provenance")).dtype.kind != "S" or found.shape != ():
+            raise ValueError(f"provenance is {found.shape} of {found.dtype}")
+        return bytes(file.attrs["provenance"]).decode()  # pyright: ignore[reportArgumentType]
 
 
 def _read_spec(file: h5py.File, path: Path) -> Spec:
@@ -233,7 +267,7 @@ def _read_spec(file: h5py.File, path: Path) -> Spec:
     return Spec.from_json(bytes(file.attrs["spec"]).decode())  # pyright: ignore[reportArgumentType]
 
 
-def _plain_dataset(file: h5py.File, name: str, kind: str | None = None) -> h5py.Dataset:
+def plain_dataset(file: h5py.File, name: str, kind: str | None = None) -> h5py.Dataset:
     """A dataset whose bytes lie in this very file, contiguous and unfiltered."""
     if not isinstance(file.get(name, getlink=True), h5py.HardLink):
         raise ValueError(f"{name} is missing or a link out of the file")
@@ -266,6 +300,6 @@ def _naming_damage(path: Path) -> Iterator[None]:
         raise EnvironmentFault(f"{path}: may not be read. Give this user the permission.") from error
     except (OSError, KeyError, ValueError, TypeError, RuntimeError, UnicodeDecodeError) as error:
         raise StoreDamaged(
-            f"{path}: is not a whole shard ({error}). Run `longreel store verify {path.parent}`; move the damaged file "
-            f"away and run the extraction again to make its clips anew."
+            f"{path}: is not a whole shard ({error}). `longreel store verify {path.parent}` looks for more; "
+            f"the command that made the store, with --repair, makes its clips anew."
         ) from error

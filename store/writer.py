@@ -7,7 +7,7 @@ from pathlib import Path
 from ..durable import naming_faults, publish, sync
 from ..errors import StoreMismatch
 from .records import ClipFeatures, Origin, Spec
-from .shard import Entry, build_shard, check_image, read_shard, shard_paths, write_image
+from .shard import Entry, build_shard, check_image, next_sequence, read_shard, shard_paths, write_image
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ class ShardWriter:
         others = shard_paths(self.folder)
         if others and (different := read_shard(others[0]).spec.differences(self.spec)):
             raise StoreMismatch(f"{self.folder}: another process writes features made in another way: {different[0]}.")
-        sequence = 1 + max((int(path.name.split("-")[0]) for path in others), default=0)
+        sequence = next_sequence(self.folder)
         image = build_shard(self.spec, self._entries, self.provenance)
         with naming_faults(self.folder, sum(map(len, image.pieces))):
             try:
