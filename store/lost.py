@@ -33,6 +33,8 @@ def read_lost_ids(paths: Sequence[Path]) -> list[list[str]]:
         names = [os.fspath(path.absolute()) for path in paths[len(found) :]]
         command = [sys.executable, "-P", "-m", f"{__package__}.salvage"]
         done = subprocess.run(command, input=json.dumps(names).encode(), capture_output=True)
+        if done.returncode > 0:  # a crash ends in a signal; this is no matter of the shard
+            raise RuntimeError(f"{' '.join(command)} ended with {done.returncode}: {done.stderr.decode()[-500:]}")
         *lines, _torn = done.stdout.split(b"\n")
         found += map(json.loads, lines)
         if len(lines) < len(names):

@@ -73,6 +73,14 @@ def read_npy(folder: Path) -> dict[str, np.ndarray]:
         return {row["id"]: np.load(folder / row["file"], allow_pickle=False) for row in csv.DictReader(file)}
 
 
+def read_plain(file: h5py.File, name: str) -> np.ndarray:
+    """A dataset that is contiguous."""
+    dataset = file[name]
+    assert isinstance(dataset, h5py.Dataset)
+    assert dataset.chunks is None
+    return dataset[:]
+
+
 @pytest.fixture
 def hostile(tmp_path):
     """A store of three shards with every kind of id, and what was written."""
@@ -89,12 +97,9 @@ def test_a_plain_hdf5_file_holds_every_clip(hostile, tmp_path):
     assert export_store(store, out) == len(clips)
     assert list(out.parent.iterdir()) == [out]
     with h5py.File(out) as file:
-        data = {name: file[name] for name in ("features", "offsets", "seconds", "ids")}
-        assert all(isinstance(value, h5py.Dataset) and value.chunks is None for value in data.values())
-        assert data["features"].dtype == np.dtype("<f2")  # pyright: ignore[reportAttributeAccessIssue]
-        features, offsets, seconds, raw = (value[:] for value in data.values())  # pyright: ignore[reportIndexIssue]
+        features, offsets, seconds, raw = (read_plain(file, name) for name in ("features", "offsets", "seconds", "ids"))
+        assert (features.dtype, raw.dtype.kind) == (np.dtype("<f2"), "S")
         ids = [text.decode() for text in raw]
-        assert raw.dtype.kind == "S"
         spec = {key: file.attrs[key] for key in ("backbone", "weights", "dim", "sampling", "preprocessing", "decoder")}
         assert spec == {"backbone": b"b", "weights": b"w", "dim": 4, "sampling": b"3 frames"} | {
             "preprocessing": b"none",
