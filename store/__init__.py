@@ -6,7 +6,7 @@ from .lost import Lost, find_lost
 from .merge import Merge, merge_stores
 from .reader import FeatureStore, describe_store
 from .records import ClipFeatures, Origin, Spec
-from .repair import set_damaged_aside, set_unreadable_aside
+from .repair import set_changed_aside, set_damaged_aside
 from .shard import shard_paths
 from .verify import Verification, parse_sample, verify_store
 from .writer import ShardWriter
@@ -29,8 +29,8 @@ __all__ = [
     "merge_stores",
     "parse_sample",
     "read_failures",
+    "set_changed_aside",
     "set_damaged_aside",
-    "set_unreadable_aside",
     "shard_paths",
     "verify_store",
 ]
