@@ -16,8 +16,8 @@ from ..store import (
     Spec,
     find_lost,
     read_failures,
+    set_changed_aside,
     set_damaged_aside,
-    set_unreadable_aside,
     shard_paths,
 )
 
@@ -146,8 +146,8 @@ def _open_store(folder: Path) -> tuple[FeatureStore | None, list[Path]]:
         return None, []
     try:
         return FeatureStore(folder), []
-    except StoreDamaged:
-        if not (moved := set_unreadable_aside(folder)):
+    except (StoreDamaged, StoreMismatch):  # damage may also look like another spec or a newer version
+        if not (moved := set_changed_aside(folder)):
             raise
     return FeatureStore(folder) if shard_paths(folder) else None, moved
 

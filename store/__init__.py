@@ -6,7 +6,7 @@ from .lost import Lost, find_lost
 from .merge import Merge, merge_stores
 from .reader import FeatureStore, describe_store
 from .records import ClipFeatures, Origin, Spec, combine_digests
-from .repair import set_damaged_aside, set_unreadable_aside
+from .repair import set_changed_aside, set_damaged_aside
 from .rows import RowReader
 from .sandbox import DatasetUnreadable, ForeignDataset, ForeignFile
 from .shard import shard_paths
@@ -37,8 +37,8 @@ __all__ = [
     "merge_stores",
     "parse_sample",
     "read_failures",
+    "set_changed_aside",
     "set_damaged_aside",
-    "set_unreadable_aside",
     "shard_paths",
     "verify_store",
 ]

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from ..durable import make_folder, naming_faults, sync, write_at
 from ..errors import LongreelError, unknown
 from .reader import FeatureStore
+from .shard import refuse_changed, shard_paths
 
 #: One part of a path that means the same on every system: no dot, dash or space in front, no dot or space at the end.
 PLAIN_PART = re.compile(r"\w([\w.#@+,() -]*[\w#@+)-])?")
@@ -32,8 +33,8 @@ RESERVED = {"con", "prn", "aux", "nul", *(f"{port}{number}" for port in ("com", 
 def export_store(folder: Path, out: Path, format: str = "h5") -> int:
     """Write all clips of a store to ``out``, which must not exist; gives their number.
 
-    Every clip is checked against its digest, and ``out`` appears whole or not at all. Memory does not grow with the
-    features.
+    Every shard is checked against its hash and every clip against its digest, and ``out`` appears whole or not at
+    all. Memory does not grow with the features.
 
     Args:
         folder: The store.
@@ -52,6 +53,8 @@ def export_store(folder: Path, out: Path, format: str = "h5") -> int:
         raise unknown("format", format, EXPORTS)
     if os.path.lexists(out):
         raise LongreelError(f"{out}: is there already, and is not overwritten. Give another name, or remove it.")
+    for path in shard_paths(folder):
+        refuse_changed(path)
     make_folder(out.parent)
     temporary = out.with_name(f".export-{os.getpid()}.tmp")
     with FeatureStore(folder) as store, naming_faults(out, _bytes_needed(store)):

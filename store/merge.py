@@ -14,7 +14,7 @@ from ..provenance import describe_environment
 from .ledger import Failure, read_failures
 from .reader import FeatureStore
 from .records import ClipFeatures, combine_digests
-from .shard import read_provenance, shard_paths
+from .shard import read_provenance, refuse_changed, shard_paths
 from .writer import SealLimits, ShardWriter
 
 LARGE = SealLimits(clips=1024, size=512 << 20, seconds=math.inf)
@@ -44,8 +44,8 @@ def merge_stores(
 ) -> Merge:
     """Write the clips of all sources to ``out``, each once, and their ledgers as one.
 
-    Every clip is checked against its digest on the way. Interrupted at any point, the same call goes on from the last
-    sealed shard. At most one shard is held in memory, about twice its bytes.
+    Every shard is checked against its hash first, and every clip against its digest on the way. Interrupted at any
+    point, the same call goes on from the last sealed shard. At most one shard is held in memory, about twice its bytes.
 
     Args:
         sources: Stores with equal specs.
@@ -58,12 +58,15 @@ def merge_stores(
     Raises:
         StoreMismatch: When a source is no store, is of another kind, or has other features for a clip; or ``out``
             holds something else.
-        StoreDamaged: When a clip of a source is not what was written.
+        StoreDamaged: When a shard of a source is not what was written.
         StoreInUse: When another process writes to ``out``.
         EnvironmentFault: When ``out`` cannot be written.
     """
     if out.resolve() in {source.resolve() for source in sources}:
         raise LongreelError(f"{out}: is a source too. Give another folder, and use that from then on.")
+    for source in sources:  # no digest covers a clip's origin, and what is damaged must not get a new, right hash
+        for path in shard_paths(source):
+            refuse_changed(path)
     stores = [FeatureStore(source) for source in sources]
     _check_specs(stores)
     chosen, replaced = choose_clips(stores, newest)

@@ -3,9 +3,8 @@
 import contextlib
 from pathlib import Path
 
-from ..errors import StoreDamaged
 from .lost import set_aside
-from .shard import is_unchanged, read_shard, shard_paths
+from .shard import is_unchanged, shard_paths
 from .verify import verify_store
 
 
@@ -20,17 +19,14 @@ def set_damaged_aside(folder: Path) -> list[Path]:
     return set_aside([folder / entry["shard"] for entry in verify_store(folder).damaged])
 
 
-def set_unreadable_aside(folder: Path) -> list[Path]:
-    """Rename the shards of a store that cannot be opened; gives their new paths. Reads the headers of the others.
+def set_changed_aside(folder: Path) -> list[Path]:
+    """Rename the shards of a store whose bytes are not as their names say; gives their new paths.
 
-    A shard whose bytes are all as they were written stays, whatever is the matter with it.
+    A shard that is as it was written stays, whatever is the matter with it, and so does one that cannot be read now.
     """
-    unreadable = []
+    changed = []
     for path in shard_paths(folder):
-        try:
-            read_shard(path)
-        except StoreDamaged:
-            with contextlib.suppress(OSError):  # a disk that does not answer proves nothing
-                if not is_unchanged(path):
-                    unreadable.append(path)
-    return set_aside(unreadable)
+        with contextlib.suppress(OSError):  # a disk that does not answer proves nothing
+            if not is_unchanged(path):
+                changed.append(path)
+    return set_aside(changed)

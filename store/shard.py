@@ -116,6 +116,18 @@ def hash_file(path: Path) -> str:
         return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
 
 
+def refuse_changed(path: Path) -> None:
+    """Read all bytes of a sealed shard, before it is opened.
+
+    Raises:
+        StoreDamaged: When they are not as its name says.
+        EnvironmentFault: When they may not be read.
+    """
+    with _naming_damage(path):
+        if not is_unchanged(path):
+            raise ValueError("its bytes are not what was written")
+
+
 @dataclass(frozen=True)
 class Entry:
     """One clip on its way into a shard."""

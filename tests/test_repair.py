@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from small_stores import flip_bit
 
-from longreel.errors import StoreDamaged
+from longreel.errors import StoreDamaged, StoreMismatch
 from longreel.extract import extract_clips, load_backbone
 from longreel.extract import pipeline as pipeline_module
 from longreel.manifest import read_manifest
@@ -99,6 +99,16 @@ def test_without_asking_an_extraction_mends_what_shows_in_a_header(videos, store
     todo, report = extract(videos, store)
     assert todo == ["2.mp4", "3.mp4"]
     assert len(report.set_aside) == (damage != "deleted")
+    assert (verify_store(store).damaged, verify_store(store).digest) == ([], digest)
+
+
+def test_a_changed_bit_that_looks_like_another_kind_of_store_is_mended_too(videos, store):
+    digest = verify_store(store).digest
+    shard = shard_paths(store)[1]
+    flip_bit(shard, shard.read_bytes().index(b'"motion"') + 3)
+    with pytest.raises(StoreMismatch, match="was made otherwise"):
+        FeatureStore(store)
+    assert extract(videos, store)[0] == ["2.mp4", "3.mp4"]
     assert (verify_store(store).damaged, verify_store(store).digest) == ([], digest)
 
 

@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 from small_stores import ORIGIN, SPEC, flip_bit, some_clip, write_shard, write_shards
@@ -149,11 +150,30 @@ def test_ledgers_become_one_with_the_latest_failure_of_each_clip_that_nobody_has
         assert merged.failed == 2
 
 
-def test_a_damaged_clip_is_never_merged(sources, tmp_path):
+@pytest.mark.parametrize("column", ["features", "fraction", "file_size"])
+def test_nothing_of_a_damaged_shard_is_merged_also_what_no_digest_of_a_clip_covers(sources, tmp_path, column):
     folders, _ = sources
-    flip_bit(next(iter(folders[1].glob("000005*"))), FeatureStore(folders[1]).shards[4].data_offset)
-    with pytest.raises(StoreDamaged, match="'clips/15' is damaged"):
+    shard = FeatureStore(folders[1]).shards[4].path
+    with h5py.File(shard) as file:
+        dataset = file[column]
+        assert isinstance(dataset, h5py.Dataset)
+        offset = dataset.id.get_offset()
+    flip_bit(shard, offset)
+    with pytest.raises(StoreDamaged, match=f"{shard.name}: is not a whole shard"):
         merge_stores(folders, tmp_path / "out", limits=SealLimits(clips=4))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_clip_that_changes_while_it_is_merged_is_never_written(sources, tmp_path):
+    folders, _ = sources
+    shard = FeatureStore(folders[1]).shards[4]
+
+    def damage(done: int, total: int) -> None:
+        if done == 1:
+            flip_bit(shard.path, shard.data_offset)
+
+    with pytest.raises(StoreDamaged, match="'clips/15' is damaged"):
+        merge_stores(folders, tmp_path / "out", limits=SealLimits(clips=4), on_clip=damage)
     assert verify_store(tmp_path / "out").damaged == []
     assert "clips/15" not in FeatureStore(tmp_path / "out")
 
