@@ -33,6 +33,7 @@ from .sources import Source
 
 LIMITS = SealLimits(clips=16384, size=64 << 20)
 AHEAD_BYTES = 192 << 20  #: of clips that are read but not yet written.
+CLIP_BYTES = 4096  #: what a clip takes beside its values.
 BATCH_BYTES = 4 << 20
 BATCH_CLIPS = 64
 THREADS = 4
@@ -110,6 +111,7 @@ def import_features(
                     writer.add(result.clip_id, result.features, result.origin, result.digest)
                     written += 1
                 on_clip(result.clip_id)
+                del result
         return Extraction(written, len(plan.done), 0, plan.failed + failures)
 
 
@@ -191,7 +193,10 @@ def _read_ahead(
                 ahead += batch[1]
                 batch = next(batches, None)
             future, size = waiting.popleft()
-            yield from future.result()
+            results = future.result()
+            del future  # it would hold these clips while the next are read
+            while results:
+                yield results.pop(0)
             ahead -= size
     finally:
         pool.shutdown(cancel_futures=True)
@@ -202,7 +207,7 @@ def _cut(source: Source, todo: Sequence[Clip]) -> Iterator[tuple[list[Clip], int
     batch: list[Clip] = []
     total = 0
     for clip in todo:
-        size = source.weigh(clip)
+        size = source.weigh(clip) + CLIP_BYTES
         if batch and (total + size > BATCH_BYTES or len(batch) == BATCH_CLIPS):
             yield batch, total
             batch, total = [], 0
