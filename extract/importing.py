@@ -22,7 +22,7 @@ from ..store import (
     SealLimits,
     ShardWriter,
     Spec,
-    append_failure,
+    append_failures,
     combine_digests,
     shard_paths,
 )
@@ -37,6 +37,7 @@ CLIP_BYTES = 4096  #: what a clip takes beside its values.
 BATCH_BYTES = 4 << 20
 BATCH_CLIPS = 64
 THREADS = 4
+FAILURES_AT_ONCE = 256  #: in one write of the ledger.
 NOT_HASHED = "00" * 32  #: as the digest of the source file: the clip's own digest says whether its content changed.
 
 
@@ -100,19 +101,10 @@ def import_features(
             unchanged=lambda clip, origin: _is_unchanged(source, clip, origin, store, given.fps),
         )
         on_plan(plan)
-        written, failures = 0, []
         provenance = json.dumps(describe_environment("numpy", "h5py"))
         with ShardWriter(folder, spec, slice_name=str(WHOLE), provenance=provenance, limits=LIMITS) as writer:
-            for result in _read_ahead(source, plan.todo, spec.dim, given.fps, workers or THREADS):
-                if isinstance(result, Failure):
-                    append_failure(folder, str(WHOLE), result)
-                    failures.append(result)
-                else:
-                    writer.add(result.clip_id, result.features, result.origin, result.digest)
-                    written += 1
-                on_clip(result.clip_id)
-                del result
-        return Extraction(written, len(plan.done), 0, plan.failed + failures)
+            failures = _write(_read_ahead(source, plan.todo, spec.dim, given.fps, workers or THREADS), writer, on_clip)
+        return Extraction(len(plan.todo) - len(failures), len(plan.done), 0, plan.failed + failures)
 
 
 def _first_width(source: Source) -> int:
@@ -200,6 +192,26 @@ def _read_ahead(
             ahead -= size
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _write(results: Iterator[Ready | Failure], writer: ShardWriter, on_clip: Callable[[str], None]) -> list[Failure]:
+    """Put what was read into shards and the ledger; all failures."""
+    failures: list[Failure] = []
+    noted = 0
+    try:
+        for result in results:
+            if isinstance(result, Failure):
+                failures.append(result)
+            else:
+                writer.add(result.clip_id, result.features, result.origin, result.digest)
+            if len(failures) - noted >= FAILURES_AT_ONCE:
+                append_failures(writer.folder, str(WHOLE), failures[noted:])
+                noted = len(failures)
+            on_clip(result.clip_id)
+            del result
+    finally:
+        append_failures(writer.folder, str(WHOLE), failures[noted:])
+    return failures
 
 
 def _cut(source: Source, todo: Sequence[Clip]) -> Iterator[tuple[list[Clip], int]]:

@@ -1,6 +1,6 @@
 """The store: cached features of one backbone and one sampling, a folder of sealed shards (docs/store-format.md)."""
 
-from .ledger import Failure, append_failure, read_failures
+from .ledger import Failure, append_failure, append_failures, read_failures
 from .reader import FeatureStore, describe_store
 from .records import ClipFeatures, Origin, Spec, combine_digests
 from .sandbox import DatasetUnreadable, ForeignDataset, ForeignFile
@@ -21,6 +21,7 @@ __all__ = [
     "Spec",
     "Verification",
     "append_failure",
+    "append_failures",
     "combine_digests",
     "describe_store",
     "read_failures",
