@@ -4,9 +4,9 @@ import json
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -51,7 +51,7 @@ class Given:
 
     def spec(self, dim: int) -> Spec:
         """The facts that all features of the store share."""
-        sampling = "given" if self.fps is None else f"given, {self.fps:g} fps"
+        sampling = "given" if self.fps is None else f"given, {self.fps:.12g} fps"
         return Spec(self.backbone, self.weights, dim, sampling, preprocessing="given", decoder="given")
 
 
@@ -102,8 +102,10 @@ def import_features(
         )
         on_plan(plan)
         provenance = json.dumps(describe_environment("numpy", "h5py"))
-        with ShardWriter(folder, spec, slice_name=str(WHOLE), provenance=provenance, limits=LIMITS) as writer:
-            failures = _write(_read_ahead(source, plan.todo, spec.dim, given.fps, workers or THREADS), writer, on_clip)
+        writer = ShardWriter(folder, spec, slice_name=str(WHOLE), provenance=provenance, limits=LIMITS)
+        reading = _read_ahead(source, plan.todo, spec.dim, given.fps, workers or THREADS)
+        with writer, closing(reading):
+            failures = _write(reading, writer, on_clip)
         return Extraction(len(plan.todo) - len(failures), len(plan.done), 0, plan.failed + failures)
 
 
@@ -167,7 +169,7 @@ def _id_problem(clip_id: str) -> str | None:
 
 def _read_ahead(
     source: Source, todo: Sequence[Clip], dim: int, fps: float | None, workers: int
-) -> Iterator[Ready | Failure]:
+) -> Generator[Ready | Failure, None, None]:
     """Read the clips in threads, and yield them in their order; what waits to be taken is bounded in bytes."""
 
     def read(batch: list[Clip]) -> list[Ready | Failure]:
