@@ -9,6 +9,7 @@ import os
 import re
 import stat
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Literal
 
 import numpy as np
@@ -68,6 +69,11 @@ def parse_header(content: bytes) -> Header:
     text = content[begin : begin + min(length, MAX_HEADER_BYTES)].decode("latin-1")
     if len(text) < length:
         raise Unreadable("its .npy header is cut short or too long")
+    return _read_header(text, begin + length)
+
+
+@lru_cache(maxsize=4096)  # thousands of files share a few shapes
+def _read_header(text: str, begin: int) -> Header:
     items = _parse_items(text)
     if "O" in items["descr"]:
         raise Unreadable("holds Python objects (a pickle), which are never loaded; save it as float16 or float32")
@@ -77,7 +83,7 @@ def parse_header(content: bytes) -> Header:
     if len(numbers) > 32 or any(len(number) > 18 for number in numbers):
         raise Unreadable("its .npy header announces an impossible shape")
     order = "F" if items["fortran_order"] == "True" else "C"
-    return Header(np.dtype(items["descr"]), tuple(map(int, numbers)), order, begin + length)
+    return Header(np.dtype(items["descr"]), tuple(map(int, numbers)), order, begin)
 
 
 def _parse_items(text: str) -> dict[str, str]:

@@ -4,9 +4,9 @@ import json
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from ..store import (
     SealLimits,
     ShardWriter,
     Spec,
-    append_failure,
+    append_failures,
     combine_digests,
     shard_paths,
 )
@@ -33,9 +33,11 @@ from .sources import Source
 
 LIMITS = SealLimits(clips=16384, size=64 << 20)
 AHEAD_BYTES = 192 << 20  #: of clips that are read but not yet written.
+CLIP_BYTES = 4096  #: what a clip takes beside its values.
 BATCH_BYTES = 4 << 20
 BATCH_CLIPS = 64
 THREADS = 4
+FAILURES_AT_ONCE = 256  #: in one write of the ledger.
 NOT_HASHED = "00" * 32  #: as the digest of the source file: the clip's own digest says whether its content changed.
 
 
@@ -49,7 +51,7 @@ class Given:
 
     def spec(self, dim: int) -> Spec:
         """The facts that all features of the store share."""
-        sampling = "given" if self.fps is None else f"given, {self.fps:g} fps"
+        sampling = "given" if self.fps is None else f"given, {self.fps:.12g} fps"
         return Spec(self.backbone, self.weights, dim, sampling, preprocessing="given", decoder="given")
 
 
@@ -99,18 +101,12 @@ def import_features(
             unchanged=lambda clip, origin: _is_unchanged(source, clip, origin, store, given.fps),
         )
         on_plan(plan)
-        written, failures = 0, []
         provenance = json.dumps(describe_environment("numpy", "h5py"))
-        with ShardWriter(folder, spec, slice_name=str(WHOLE), provenance=provenance, limits=LIMITS) as writer:
-            for result in _read_ahead(source, plan.todo, spec.dim, given.fps, workers or THREADS):
-                if isinstance(result, Failure):
-                    append_failure(folder, str(WHOLE), result)
-                    failures.append(result)
-                else:
-                    writer.add(result.clip_id, result.features, result.origin, result.digest)
-                    written += 1
-                on_clip(result.clip_id)
-        return Extraction(written, len(plan.done), 0, plan.failed + failures)
+        writer = ShardWriter(folder, spec, slice_name=str(WHOLE), provenance=provenance, limits=LIMITS)
+        reading = _read_ahead(source, plan.todo, spec.dim, given.fps, workers or THREADS)
+        with writer, closing(reading):
+            failures = _write(reading, writer, on_clip)
+        return Extraction(len(plan.todo) - len(failures), len(plan.done), 0, plan.failed + failures)
 
 
 def _first_width(source: Source) -> int:
@@ -173,7 +169,7 @@ def _id_problem(clip_id: str) -> str | None:
 
 def _read_ahead(
     source: Source, todo: Sequence[Clip], dim: int, fps: float | None, workers: int
-) -> Iterator[Ready | Failure]:
+) -> Generator[Ready | Failure, None, None]:
     """Read the clips in threads, and yield them in their order; what waits to be taken is bounded in bytes."""
 
     def read(batch: list[Clip]) -> list[Ready | Failure]:
@@ -191,10 +187,33 @@ def _read_ahead(
                 ahead += batch[1]
                 batch = next(batches, None)
             future, size = waiting.popleft()
-            yield from future.result()
+            results = future.result()
+            del future  # it would hold these clips while the next are read
+            while results:
+                yield results.pop(0)
             ahead -= size
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _write(results: Iterator[Ready | Failure], writer: ShardWriter, on_clip: Callable[[str], None]) -> list[Failure]:
+    """Put what was read into shards and the ledger; all failures."""
+    failures: list[Failure] = []
+    noted = 0
+    try:
+        for result in results:
+            if isinstance(result, Failure):
+                failures.append(result)
+            else:
+                writer.add(result.clip_id, result.features, result.origin, result.digest)
+            if len(failures) - noted >= FAILURES_AT_ONCE:
+                append_failures(writer.folder, str(WHOLE), failures[noted:])
+                noted = len(failures)
+            on_clip(result.clip_id)
+            del result
+    finally:
+        append_failures(writer.folder, str(WHOLE), failures[noted:])
+    return failures
 
 
 def _cut(source: Source, todo: Sequence[Clip]) -> Iterator[tuple[list[Clip], int]]:
@@ -202,7 +221,7 @@ def _cut(source: Source, todo: Sequence[Clip]) -> Iterator[tuple[list[Clip], int
     batch: list[Clip] = []
     total = 0
     for clip in todo:
-        size = source.weigh(clip)
+        size = source.weigh(clip) + CLIP_BYTES
         if batch and (total + size > BATCH_BYTES or len(batch) == BATCH_CLIPS):
             yield batch, total
             batch, total = [], 0

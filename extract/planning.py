@@ -131,7 +131,7 @@ def plan_extraction(
     return plan
 
 
-def file_facts(path: Path) -> tuple[int, int]:
+def file_facts(path: Path | str) -> tuple[int, int]:
     """Size and modification time in nanoseconds; -1 for both when there is no such file."""
     try:
         status = os.stat(path)

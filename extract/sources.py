@@ -13,6 +13,7 @@ from .arrays import MAX_CLIP_BYTES, Loaded, Unreadable, check_shape, load_npy, p
 from .planning import file_facts
 
 HDF5_NAMES = (".h5", ".hdf5")
+NOTHING: dict[str, object] = {}  #: one for all clips: there may be a million of them.
 
 
 @dataclass(frozen=True)
@@ -56,14 +57,14 @@ def _find_npy(folder: Path, suffix: str) -> Source:
         raise LongreelError(f"{folder}: has no .npy file, also not in its folders. Give the folder that holds them.")
     notes = [f"left out: {others} files that are not .npy"] if others else []
     notes += [f"left out: {links} links to folders, which are not followed"] if links else []
-    clips = tuple(Clip(name.removesuffix(".npy") + suffix, name, (), "train") for name in sorted(names))
+    clips = tuple(Clip(name.removesuffix(".npy") + suffix, name, (), "train", extra=NOTHING) for name in sorted(names))
     manifest = Manifest(folder, folder, clips)
     root = str(folder)
     return Source(
         manifest,
         load=lambda clip: load_npy(f"{root}/{clip.path}"),
         width=lambda clip: check_shape(peek_npy(f"{root}/{clip.path}").shape),
-        weigh=lambda clip: max(0, file_facts(Path(root, clip.path))[0]),
+        weigh=lambda clip: max(0, file_facts(f"{root}/{clip.path}")[0]),
         reader="npy",
         notes=notes,
     )
@@ -74,7 +75,7 @@ def _find_datasets(file: ForeignFile, suffix: str) -> Source:
         raise LongreelError(f"{file.path}: has no dataset. Give the file that holds the features, one dataset a clip.")
     found = sorted(file.datasets, key=lambda dataset: dataset.name)
     by_id = {dataset.name + suffix: dataset for dataset in found}
-    clips = tuple(Clip(clip_id, file.path.name, (), "train") for clip_id in by_id)
+    clips = tuple(Clip(clip_id, file.path.name, (), "train", extra=NOTHING) for clip_id in by_id)
     facts = file_facts(file.path)
 
     def usable(clip: Clip) -> ForeignDataset:

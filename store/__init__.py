@@ -1,7 +1,7 @@
 """The store: cached features of one backbone and one sampling, a folder of sealed shards (docs/store-format.md)."""
 
 from .export import EXPORTS, export_store
-from .ledger import Failure, append_failure, read_failures
+from .ledger import Failure, append_failure, append_failures, read_failures
 from .lost import Lost, find_lost
 from .merge import Merge, merge_stores
 from .reader import FeatureStore, describe_store
@@ -30,6 +30,7 @@ __all__ = [
     "Spec",
     "Verification",
     "append_failure",
+    "append_failures",
     "combine_digests",
     "describe_store",
     "export_store",

@@ -14,7 +14,9 @@ from longreel.store import (
     ShardWriter,
     Spec,
     append_failure,
+    append_failures,
     describe_store,
+    read_failures,
     verify_store,
 )
 
@@ -195,3 +197,14 @@ def test_the_last_failure_of_a_clip_counts_and_an_extracted_clip_is_no_failure(t
         "b": "new",
         "c\u2028\n": "why",
     }
+
+
+@pytest.mark.parametrize("torn", [1, 4095, 4096, 4097, 20000])
+def test_a_line_torn_by_a_crash_is_cut_off_before_the_next_ones(tmp_path, torn):
+    for names in (["a"], ["b" * 5000, "c"]):
+        append_failures(tmp_path, "1of1", [Failure(name, name, "why") for name in names])
+        with open(tmp_path / "failed-1of1.jsonl", "ab") as file:
+            file.write(b"x" * torn)
+    append_failures(tmp_path, "1of1", [Failure("d", "d", "why")])
+    append_failures(tmp_path, "1of1", [])
+    assert list(read_failures(tmp_path)) == ["a", "b" * 5000, "c", "d"]
