@@ -131,7 +131,7 @@ def _xclip() -> nn.Module:
 
 
 def _jepa() -> nn.Module:
-    small = {"hidden_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2, "mlp_ratio": 1}
+    small: dict[str, Any] = {"hidden_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2, "mlp_ratio": 1}
     small |= {"pred_hidden_size": 48, "pred_num_hidden_layers": 1, "pred_num_attention_heads": 2}
     return tf.VJEPA2Model(tf.VJEPA2Config(crop_size=SIDE, frames_per_clip=4, patch_size=8, tubelet_size=2, **small))
 
