@@ -45,7 +45,7 @@ class Normalisation:
     def apply(self, frames: Tensor) -> Tensor:
         """uint8 frames ``(..., H, W, 3)`` -> float32 ``(..., 3, H, W)``, the channels last in memory."""
         mean, std = (torch.tensor(values, device=frames.device) for values in (self.mean, self.std))
-        return ((frames.float() * self.rescale - self.offset - mean) / std).movedim(-1, -3)
+        return ((frames.float() * self.rescale - (mean + self.offset)) / std).movedim(-1, -3)
 
 
 def read_preprocessing(config: dict, path: Path) -> tuple[Preprocessing, Normalisation]:
