@@ -15,6 +15,7 @@ from transformers import (
     AutoModel,
     ChineseCLIPConfig,
     ChineseCLIPModel,
+    CLIPForImageClassification,
     ViTConfig,
     ViTModel,
     ViTMSNConfig,
@@ -86,6 +87,14 @@ def test_the_text_side_is_the_same_in_one_file_or_in_several_and_changes_with_it
     assert text_of(parts) == text_of(whole)
     (parts / "merges.txt").write_text("a b")
     assert text_of(parts) != text_of(whole)
+
+
+def test_a_classifier_made_from_a_model_with_text_has_pooled_rows_alone(tmp_path):
+    config = clip_model().config
+    folder = save(tmp_path / "tiny", lambda: CLIPForImageClassification(config), SMALL["clip"].settings)  # pyright: ignore[reportArgumentType]
+    assert load_backbone(str(folder)).dim == 24
+    with pytest.raises(LongreelError, match="the weights lack"):
+        load_backbone(str(folder), embedding="projected")
 
 
 def test_a_model_without_text_is_not_projected(tmp_path):

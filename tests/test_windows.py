@@ -1,6 +1,8 @@
 """A real extraction with a video model: which frames make a row, when it is, and what the store says of it."""
 
 import json
+import subprocess
+import sys
 
 import h5py
 import numpy as np
@@ -59,6 +61,16 @@ def test_the_spec_has_embedding_and_precision_and_the_provenance_device_and_batc
     assert (provenance["device"], provenance["batch"]) == ("cpu", 1)
     with pytest.raises(StoreMismatch, match="precision is 'float32', not 'bfloat16'"):
         extract(folder, "store", precision="bfloat16")
+
+
+def test_the_command_line_passes_its_choices_on(folder):
+    choices = "--backbone tiny --embedding pooled --precision bfloat16 --device cpu --frames 8 --json"
+    command = [sys.executable, "-P", "-m", "longreel.cli", "extract", "clips.csv", "store", *choices.split()]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr
+    with FeatureStore(folder / "store") as store:
+        assert (store.spec.embedding, store.spec.precision, store.spec.sampling) == ("pooled", "bfloat16", "8 frames")
+        assert store["long.mp4"].features.shape == (2, 24)
 
 
 def test_threads_and_neighbours_change_no_row(folder):

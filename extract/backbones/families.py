@@ -10,7 +10,7 @@ from torch import Tensor
 from ...errors import LongreelError
 
 Inputs = dict[str, Tensor]
-Rows = Callable[[Any, Inputs, bool], Tensor]  #: model, its inputs, whether its pooler has weights -> ``(B, D)``
+Rows = Callable[[Any, Inputs], Tensor]  #: model and its inputs -> ``(B, D)``
 
 
 @dataclass(frozen=True)
@@ -21,6 +21,7 @@ class Family:
     pooled: Rows | None  #: ``None``: the model has no pooled form that we know.
     projected: Rows | None = None  #: in the space that the model shares with its text tower.
     window: Callable[[Any], int] | None = None  #: frames of a window; ``None`` for image models.
+    incomplete: Rows | None = None  #: instead of ``pooled`` where the weights lack a tensor that they may lack.
     unused: tuple[str, ...] = ("pooler",)  #: words in the names of tensors that the weights may lack.
 
 
@@ -51,16 +52,23 @@ def _jepa(config: Any, pixels: Tensor) -> Inputs:
     return {"pixel_values_videos": pixels}
 
 
-def _pooler_or_class_token(model: Any, inputs: Inputs, pooler: bool) -> Tensor:
-    """The model's own pooled output where its weights have one, else class token, or mean over a feature map."""
+def _common(model: Any, inputs: Inputs) -> Tensor:
+    """The model's own pooled output where it has one, else class token, or mean over a feature map."""
     output = model(**inputs)
-    if pooler and getattr(output, "pooler_output", None) is not None:
-        return output.pooler_output.flatten(1)
-    hidden = output.last_hidden_state
+    pooled = getattr(output, "pooler_output", None)
+    return pooled.flatten(1) if pooled is not None else _unpooled(output.last_hidden_state)
+
+
+def _without_pooler(model: Any, inputs: Inputs) -> Tensor:
+    """The same of a checkpoint whose weights have no pooler: a classifier's, say."""
+    return _unpooled(model(**inputs).last_hidden_state)
+
+
+def _unpooled(hidden: Tensor) -> Tensor:
     return hidden.mean(dim=(2, 3)) if hidden.ndim == 4 else hidden[:, 0]
 
 
-def _pooler(model: Any, inputs: Inputs, pooler: bool) -> Tensor:
+def _pooler(model: Any, inputs: Inputs) -> Tensor:
     """The pooled output, of models whose tokens have no class token to stand in for it."""
     pooled = model(**inputs).pooler_output
     if pooled is None:
@@ -68,15 +76,15 @@ def _pooler(model: Any, inputs: Inputs, pooler: bool) -> Tensor:
     return pooled
 
 
-def _tower(model: Any, inputs: Inputs, pooler: bool) -> Tensor:
-    return _pooler(model.vision_model, inputs, pooler)
+def _tower(model: Any, inputs: Inputs) -> Tensor:
+    return _pooler(model.vision_model, inputs)
 
 
-def _image_features(model: Any, inputs: Inputs, pooler: bool) -> Tensor:
+def _image_features(model: Any, inputs: Inputs) -> Tensor:
     return _tensor(model.get_image_features(**inputs))
 
 
-def _video_features(model: Any, inputs: Inputs, pooler: bool) -> Tensor:
+def _video_features(model: Any, inputs: Inputs) -> Tensor:
     return _tensor(model.get_video_features(**inputs))
 
 
@@ -85,26 +93,28 @@ def _tensor(output: Any) -> Tensor:
     return output if isinstance(output, Tensor) else output.pooler_output
 
 
-def _token_mean(model: Any, inputs: Inputs, pooler: bool) -> Tensor:
+def _token_mean(model: Any, inputs: Inputs) -> Tensor:
     return model(**inputs).last_hidden_state.mean(dim=1)
 
 
-def _encoder_mean(model: Any, inputs: Inputs, pooler: bool) -> Tensor:
+def _encoder_mean(model: Any, inputs: Inputs) -> Tensor:
     return model(**inputs, skip_predictor=True).last_hidden_state.mean(dim=1)
 
 
-def _class_token(model: Any, inputs: Inputs, pooler: bool) -> Tensor:
+def _class_token(model: Any, inputs: Inputs) -> Tensor:
     return model(**inputs).last_hidden_state[:, 0]
 
 
-def _frame_mean(model: Any, inputs: Inputs, pooler: bool) -> Tensor:
+def _frame_mean(model: Any, inputs: Inputs) -> Tensor:
     """X-CLIP's vision tower: the frames of a window, which see one another, averaged."""
     pixels = inputs["pixel_values"]  # (B, T, 3, H, W)
     frames = model.vision_model(pixel_values=pixels.flatten(0, 1)).pooler_output  # (B*T, D)
     return frames.unflatten(0, pixels.shape[:2]).mean(dim=1)
 
 
-_IMAGE = Family(_image, _pooler_or_class_token)
+#: words in the names of tensors that pooled rows of a model with a text side need not.
+PROJECTING = ("text_model", "text_projection", "visual_projection", "logit_")
+_IMAGE = Family(_image, _common, incomplete=_without_pooler)
 _TWO_TOWERS = Family(_image, _tower, _image_features)
 
 #: ``model_type`` in config.json -> the family.

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ...errors import EnvironmentFault, LongreelError, unknown
 from ..preprocessing import Preprocessing
 from ..sampling import Sampling
-from .families import FAMILIES, OTHER, OTHER_WITH_TEXT, Family, Rows
+from .families import FAMILIES, OTHER, OTHER_WITH_TEXT, PROJECTING, Family, Rows
 from .folders import fingerprint_text, fingerprint_weights, load_model, read_config, read_processor
 from .folding import FOLDED, fold_batch_norms
 from .preprocessors import read_preprocessing
@@ -74,19 +74,15 @@ def load_frozen(
     place, dtype = choose_device(device), PRECISIONS[precision]
     model_type = str(read_config(folder).get("model_type"))
     family = FAMILIES.get(model_type, OTHER)
-    settings, path = read_processor(folder, family.window is not None, model_type)
-    geometry, normalise = read_preprocessing(settings, path)
-    model, complete = load_model(folder, torch.float32 if model_type in FOLDED else dtype, family.unused)
-    if model_type not in FAMILIES and hasattr(model, "get_image_features"):
-        family = OTHER_WITH_TEXT
-    take, words = _choose_rows(folder, family, embedding)
+    geometry, normalise = read_preprocessing(*read_processor(folder, family.window is not None, model_type))
+    take, words, model = _load(folder, model_type, family, embedding, dtype)
     prepare(model, model_type, place, dtype)
     window = family.window(model.config) if family.window else 1
     shape = (BATCHES[place.type, "video" if family.window else "image"], window, geometry.height, geometry.width, 3)
 
     def rows(windows: Tensor) -> Tensor:
         pixels = normalise.apply(windows.to(place)).to(dtype)
-        return take(model, family.pixels(model.config, pixels), complete).float().cpu()
+        return take(model, family.pixels(model.config, pixels)).float().cpu()
 
     return FrozenModel(
         name=name or folder.resolve().name,
@@ -131,17 +127,23 @@ def prepare(model: nn.Module, model_type: str, place: torch.device, dtype: torch
         torch.backends.cudnn.allow_tf32 = False
 
 
-def _choose_rows(folder: Path, family: Family, embedding: str | None) -> tuple[Rows, str]:
-    """What is taken of the model's output, and its name in the store's spec."""
+def _load(
+    folder: Path, model_type: str, family: Family, embedding: str | None, dtype: torch.dtype
+) -> tuple[Rows, str, nn.Module]:
+    """What is taken of the model's output, its name in the store's spec, and the model."""
     if embedding not in (None, *EMBEDDINGS):
         raise unknown("embedding", str(embedding), EMBEDDINGS)
-    if embedding != "projected" and family.pooled is not None:
-        return family.pooled, "pooled"
+    unused = family.unused + (PROJECTING if family.projected and embedding != "projected" else ())
+    model, complete = load_model(folder, torch.float32 if model_type in FOLDED else dtype, unused)
+    if model_type not in FAMILIES and hasattr(model, "get_image_features"):
+        family = OTHER_WITH_TEXT
+    if family.pooled is not None and embedding != "projected":
+        return (family.pooled if complete else family.incomplete or family.pooled), "pooled", model
     if embedding == "pooled":
         raise LongreelError(f"{folder}: no pooled row is known of this kind of model. Use --embedding projected.")
     if family.projected is None:
         raise LongreelError(f"{folder}: has no text side, so nothing is projected. Use --embedding pooled.")
-    return family.projected, f"projected, text {fingerprint_text(folder)}"
+    return family.projected, f"projected, text {fingerprint_text(folder)}", model
 
 
 def _width(rows: Callable[[Tensor], Tensor], folder: Path, shape: tuple[int, ...]) -> int:
