@@ -20,10 +20,18 @@ def extract(
         str, typer.Option(help="A name from `longreel backbones`, a model folder, or owner/model@commit.")
     ],
     fps: Annotated[float | None, typer.Option(help="Frames a second.")] = None,
-    frames: Annotated[int | None, typer.Option(help="Evenly spaced frames a clip.")] = None,
+    frames: Annotated[
+        int | None, typer.Option(help="Evenly spaced frames a clip; a video model's own window by default.")
+    ] = None,
     keyframes: Annotated[
         bool, typer.Option(help="Move samples to the nearest keyframe: faster where they are seconds apart.")
     ] = False,
+    embedding: Annotated[
+        str | None,
+        typer.Option(help="pooled, or projected into the space shared with text; pooled where the model has it."),
+    ] = None,
+    precision: Annotated[str, typer.Option(help="float32, or bfloat16: faster, a little coarser.")] = "float32",
+    device: Annotated[str, typer.Option(help="auto (a GPU where torch finds one), cpu or cuda.")] = "auto",
     root: Root = None,
     decoder: Annotated[str, typer.Option(help="auto (the file decides), decord or pyav.")] = "auto",
     shard: Annotated[str, typer.Option(help="Part i/n of the clips, for several machines, i from 1.")] = "1/1",
@@ -45,7 +53,7 @@ def extract(
     sampling = None if fps is None and frames is None else Sampling(fps, frames)
     part = parse_slice(shard)
     clips = read_manifest(manifest, root)
-    model = load_backbone(backbone)
+    model = load_backbone(backbone, embedding=embedding, precision=precision, device=device)
     sampling = replace(sampling or model.sampling, keyframes=keyframes)
     with Steps() as steps:
 
@@ -124,18 +132,22 @@ def _finish(report: "Extraction", store: Path, as_json: bool) -> None:
 
 
 def backbones(as_json: Json = False) -> None:
-    """List the backbones.
+    """List the backbones, and published checkpoints of the families that are known.
 
     Example: longreel backbones
     """
     from ..extract import BACKBONES
+    from ..extract.backbones.presets import PRESETS
 
     listed = {name: words for name, (_, words) in BACKBONES.items()} | {
-        "FOLDER": "an image model as transformers saves it: config.json, preprocessor_config.json, model.safetensors",
+        "FOLDER": "a model as transformers saves it: config.json, its preprocessor file, model.safetensors",
         "OWNER/MODEL@COMMIT": "the same from the hub, pinned by its full commit hash",
     }
     if as_json:
-        print_json(listed)
-    else:
-        for name, words in listed.items():
-            print(f"{name:20}{words}")
+        print_json(listed | {name: asdict(preset) for name, preset in PRESETS.items()})
+        return
+    for name, words in listed.items():
+        print(f"{name:20}{words}")
+    print("\nPublished models, for OWNER/MODEL:")
+    for name, preset in PRESETS.items():
+        print(f"{name:49}{preset}")

@@ -29,6 +29,8 @@ from .planning import WHOLE, Plan, Slice, file_facts, plan_extraction
 from .sampling import Sampling
 from .workers import Decoded, DecodeSettings, DecodeTask, Event, Failed, Frames, Restarted, decode_clips
 
+GPU_THREADS = 2  #: one batch is copied while another is computed.
+
 
 @dataclass(frozen=True)
 class Extraction:
@@ -55,6 +57,8 @@ def make_spec(backbone: Backbone, sampling: Sampling, decoder: str) -> Spec:
         sampling=str(sampling),
         preprocessing=f"{backbone.preprocessing}; {backbone.normalisation}",
         decoder=decoder,
+        embedding=backbone.embedding,
+        precision=backbone.precision,
     )
 
 
@@ -114,9 +118,10 @@ def extract_clips(
         tasks = [DecodeTask(clip.clip_id, str(manifest.root / clip.path), clip.start, clip.end) for clip in plan.todo]
         settings = DecodeSettings(sampling, backbone.preprocessing, decoder, backbone.window)
         environment = describe_environment("torch", "transformers", "av", "decord", "numpy", "h5py")
+        environment |= {"device": backbone.device, "batch": backbone.batch}
         with (
             ShardWriter(folder, spec, slice_name=str(part), provenance=json.dumps(environment)) as writer,
-            Forward(backbone, _cores()) as forward,
+            Forward(backbone, _cores() if backbone.device == "cpu" else GPU_THREADS) as forward,
         ):
             run = _Run(manifest, backbone, part, writer, forward, on_clip)
             for event in decode_clips(tasks, settings, workers or _cores()):

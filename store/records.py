@@ -19,6 +19,8 @@ class Spec:
     sampling: str
     preprocessing: str
     decoder: str  #: as asked for: ``auto`` lets each file decide; ``Origin.decoder`` says what was used.
+    embedding: str = "pooled"  #: or ``projected, text <fingerprint>``, ``descriptor``: what of the backbone a row is.
+    precision: str = "float32"  #: of the backbone's arithmetic; rows are float16 in any case.
 
     def as_json(self) -> str:
         return json.dumps(asdict(self), sort_keys=True)

@@ -1,124 +1,34 @@
+"""Model folders: what is refused, what is never run, and what tells two of them apart."""
+
 import json
 import pickle
+import re
 import shutil
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
+from small_models import LAYERS, PLAIN, SMALL, TEXT, clip_model, photo, save
 from transformers import (
     AutoImageProcessor,
     AutoModel,
-    CLIPConfig,
-    CLIPModel,
-    CLIPVisionConfig,
-    CLIPVisionModel,
-    ConvNextConfig,
-    ConvNextModel,
-    ResNetConfig,
-    ResNetModel,
+    ChineseCLIPConfig,
+    ChineseCLIPModel,
+    CLIPForImageClassification,
     ViTConfig,
-    ViTForImageClassification,
     ViTModel,
+    ViTMSNConfig,
+    ViTMSNModel,
 )
 
 from longreel.errors import EnvironmentFault, LongreelError
 from longreel.extract import embed
 from longreel.extract.backbones import load_backbone
-from longreel.extract.backbones.image import read_preprocessing
-
-GEOMETRY = {
-    "do_resize": True,
-    "do_normalize": True,
-    "do_rescale": True,
-    "rescale_factor": 1 / 255,
-    "resample": 3,
-    "size": {"height": 32, "width": 32},
-    "image_mean": [0.5, 0.4, 0.3],
-    "image_std": [0.2, 0.3, 0.4],
-}
-VIT = ViTConfig(
-    hidden_size=24, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32, image_size=32, patch_size=8
-)
-CLIP_VISION: dict[str, Any] = {
-    "hidden_size": 24,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "intermediate_size": 32,
-    "image_size": 32,
-    "patch_size": 8,
-}
-CLIP_TEXT: dict[str, Any] = {
-    "hidden_size": 16,
-    "num_hidden_layers": 1,
-    "num_attention_heads": 2,
-    "intermediate_size": 16,
-}
 
 
-def photo(height: int, width: int, seed: int = 0) -> NDArray[np.uint8]:
-    rng = np.random.default_rng(seed)
-    y, x = np.mgrid[:height, :width]
-    waves = 127 + 90 * np.sin(x / 17 + seed)[..., None] * np.cos(y / 13)[..., None] * np.array([1, -1, 0.5])
-    return np.clip(waves + rng.normal(0, 15, (height, width, 3)), 0, 255).astype(np.uint8)
-
-
-def save(folder: Path, model, geometry: dict | None = None) -> Path:
-    torch.manual_seed(0)
-    model.save_pretrained(folder)
-    (folder / "preprocessor_config.json").write_text(json.dumps(geometry or GEOMETRY))
-    return folder
-
-
-#: family -> a small model with random weights, its feature width, and what of its output is the feature.
-FAMILIES: dict[str, tuple[Callable[[], torch.nn.Module], int, Callable]] = {
-    "vit": (lambda: ViTModel(VIT), 24, lambda out: out.pooler_output),
-    "vit saved as a classifier": (
-        lambda: ViTForImageClassification(VIT), 24, lambda out: out.last_hidden_state[:, 0],
-    ),
-    "resnet": (
-        lambda: ResNetModel(ResNetConfig(embedding_size=8, hidden_sizes=[16, 40], depths=[1, 1], layer_type="basic")),
-        40,
-        lambda out: out.pooler_output.flatten(1),
-    ),
-    "convnext": (
-        lambda: ConvNextModel(ConvNextConfig(hidden_sizes=[8, 16, 24, 32], depths=[1, 1, 1, 1])),
-        32,
-        lambda out: out.pooler_output,
-    ),
-    "clip vision": (lambda: CLIPVisionModel(CLIPVisionConfig(**CLIP_VISION)), 24, lambda out: out.pooler_output),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize(("make", "width", "feature"), FAMILIES.values(), ids=FAMILIES)
-def test_a_folder_that_transformers_saved_gives_the_models_own_feature(tmp_path, make, width, feature):
-    backbone = load_backbone(str(save(tmp_path / "tiny", make())))
-    frames = np.stack([photo(32, 32, seed) for seed in range(11)])
-    rows = embed(backbone, frames)
-    assert (backbone.name, backbone.dim, backbone.window) == ("tiny", width, 1)
-    assert (rows.dtype, rows.shape) == (np.float32, (11, width))
-    model = AutoModel.from_pretrained(tmp_path / "tiny").eval()
-    mean, std = torch.tensor(GEOMETRY["image_mean"]), torch.tensor(GEOMETRY["image_std"])
-    pixels = ((torch.from_numpy(frames) / 255 - mean) / std).permute(0, 3, 1, 2)
-    with torch.inference_mode():
-        theirs = feature(model(pixel_values=pixels)).numpy()
-    np.testing.assert_allclose(rows, theirs, atol=2e-5)
-
-
-def test_of_a_model_of_pictures_and_text_the_projected_picture_is_taken(tmp_path):
-    config = CLIPConfig(text_config=CLIP_TEXT, vision_config=CLIP_VISION, projection_dim=12)
-    backbone = load_backbone(str(save(tmp_path / "clip", CLIPModel(config))))
-    assert backbone.dim == 12
-    model = CLIPModel.from_pretrained(tmp_path / "clip").eval()
-    frame = photo(32, 32)
-    mean, std = torch.tensor(GEOMETRY["image_mean"]), torch.tensor(GEOMETRY["image_std"])
-    pixels = ((torch.from_numpy(frame) / 255 - mean) / std).permute(2, 0, 1)[None]
-    with torch.inference_mode():
-        theirs = model.visual_projection(model.vision_model(pixel_values=pixels).pooler_output).numpy()
-    np.testing.assert_allclose(embed(backbone, frame[None]), theirs, atol=2e-5)
+def vit() -> ViTModel:
+    return ViTModel(ViTConfig(**LAYERS))
 
 
 def test_features_of_real_weights_are_those_of_transformers_own_pipeline(shared_data):
@@ -135,73 +45,113 @@ def test_features_of_real_weights_are_those_of_transformers_own_pipeline(shared_
         assert cosine > 0.999, (number, cosine)
 
 
-CROP = {"height": 28, "width": 28}
-#: processor class -> settings as found in public repositories, at a smaller size.
-PROCESSORS: dict[str, dict] = {
-    "vit with size as a number": {"image_processor_type": "ViTImageProcessor", "size": 32, "resample": 2},
-    "clip": {"image_processor_type": "CLIPImageProcessor", "size": {"shortest_edge": 28}, "crop_size": CROP}
-    | {"do_center_crop": True},
-    "clip with sizes as numbers": {"feature_extractor_type": "CLIPFeatureExtractor", "size": 28, "crop_size": 28}
-    | {"do_center_crop": True},
-    "dinov2": {"image_processor_type": "BitImageProcessor", "size": {"shortest_edge": 32}, "crop_size": CROP}
-    | {"do_center_crop": True},
-    "convnext with size as a number": {"feature_extractor_type": "ConvNextFeatureExtractor", "size": 28}
-    | {"crop_pct": 0.875},
-    "deit with sizes as numbers": {"feature_extractor_type": "DeiTFeatureExtractor", "size": 32, "crop_size": 28}
-    | {"do_center_crop": True},
-    "no crop though its size is given": {"image_processor_type": "CLIPImageProcessor", "crop_size": CROP}
-    | {"size": {"height": 30, "width": 28}, "do_center_crop": False},
-    "no normalisation": {"image_processor_type": "ViTImageProcessor", "do_normalize": False},
-    "no resize": {"image_processor_type": "ViTImageProcessor", "do_resize": False},
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("settings", PROCESSORS.values(), ids=PROCESSORS)
-def test_preprocessing_is_that_of_transformers_or_refused(tmp_path, settings):
-    config = GEOMETRY | settings
-    (tmp_path / "preprocessor_config.json").write_text(json.dumps(config))
-    try:
-        geometry, normalise = read_preprocessing(config, tmp_path)
-    except LongreelError:
-        return
-    frame = photo(45, 80) // 2 + 64
-    ours = normalise.apply(torch.from_numpy(geometry.apply(frame))[None])
-    theirs = AutoImageProcessor.from_pretrained(tmp_path, backend="pil")(frame, return_tensors="pt")["pixel_values"]
-    assert ours.shape == theirs.shape
-    level = 1.0 if not config["do_normalize"] else 1 / 0.2
-    assert (ours - theirs).abs().max() <= 1.01 * level / 255
-
-
-@pytest.mark.parametrize(
-    "broken",
-    [{"image_mean": None}, {"size": [32, 32]}, {"size": None}, {"resample": 0}, {"size": {"longest_edge": 32}}],
-)
-def test_settings_that_are_not_understood_are_refused(tmp_path, broken):
-    with pytest.raises(LongreelError, match=r"preprocessor_config\.json"):
-        read_preprocessing({**GEOMETRY, **broken}, tmp_path)
-
-
-@pytest.mark.parametrize("family", ["vit", "resnet", "convnext"])
-def test_a_row_depends_on_nothing_but_its_frame(tmp_path, family):
-    backbone = load_backbone(str(save(tmp_path / "tiny", FAMILIES[family][0]())))
-    frames = np.stack([photo(32, 32, seed) for seed in range(19)])
-    rows = embed(backbone, frames)
-    for first, last in ((0, 1), (3, 4), (7, 15), (18, 19)):
-        np.testing.assert_array_equal(embed(backbone, frames[first:last]), rows[first:last])
-    np.testing.assert_array_equal(embed(backbone, frames[::-1]), rows[::-1])
-
-
 def test_the_fingerprint_changes_with_a_weight_and_with_nothing_else(tmp_path):
-    model = ViTModel(VIT)
-    prints = [load_backbone(str(save(tmp_path / name, model))).weights for name in ("a", "b")]
+    model = vit()
+    prints = [load_backbone(str(save(tmp_path / name, lambda: model, PLAIN))).weights for name in ("a", "b")]
     with torch.no_grad():
         next(model.parameters()).flatten()[0] += 1
-    assert prints[0] == prints[1] != load_backbone(str(save(tmp_path / "c", model))).weights
+    assert prints[0] == prints[1] != load_backbone(str(save(tmp_path / "c", lambda: model, PLAIN))).weights
+
+
+def text_of(folder):
+    return load_backbone(str(folder), embedding="projected").embedding
+
+
+def test_projected_rows_name_the_text_side_and_nothing_else(tmp_path):
+    torch.manual_seed(0)
+    model = clip_model()
+    first = text_of(save(tmp_path / "a", lambda: model, SMALL["clip"].settings))
+    assert re.fullmatch("projected, text [0-9a-f]{64}", first)
+    for name, same in (
+        ("vision_model.post_layernorm.bias", True),
+        ("visual_projection.weight", True),
+        ("text_model.embeddings.token_embedding.weight", False),
+        ("text_projection.weight", False),
+    ):
+        weights = model.get_parameter(name)
+        with torch.no_grad():
+            weights.flatten()[0] += 1
+        assert (text_of(save(tmp_path / name, lambda: model, SMALL["clip"].settings)) == first) == same
+        with torch.no_grad():
+            weights.flatten()[0] -= 1
+
+
+def test_the_text_side_is_the_same_in_one_file_or_in_several_and_changes_with_its_tokenizer(tmp_path):
+    torch.manual_seed(0)
+    model = clip_model()
+    whole = save(tmp_path / "whole", lambda: model, SMALL["clip"].settings)
+    parts = shutil.copytree(whole, tmp_path / "parts")
+    (parts / "model.safetensors").unlink()
+    model.save_pretrained(parts, max_shard_size="20KB")  # pyright: ignore[reportCallIssue]
+    assert len(list(parts.glob("*.safetensors"))) > 1
+    assert text_of(parts) == text_of(whole)
+    (parts / "merges.txt").write_text("a b")
+    assert text_of(parts) != text_of(whole)
+
+
+def test_a_classifier_made_from_a_model_with_text_has_pooled_rows_alone(tmp_path):
+    config = clip_model().config
+    folder = save(tmp_path / "tiny", lambda: CLIPForImageClassification(config), SMALL["clip"].settings)  # pyright: ignore[reportArgumentType]
+    assert load_backbone(str(folder)).dim == 24
+    with pytest.raises(LongreelError, match="the weights lack"):
+        load_backbone(str(folder), embedding="projected")
+
+
+def test_a_model_without_text_is_not_projected(tmp_path):
+    for name in ("vit", "clip vision", "videomae"):
+        folder = SMALL[name].save(tmp_path / name)
+        with pytest.raises(LongreelError, match=r"has no text side.*--embedding pooled"):
+            load_backbone(str(folder), embedding="projected")
+
+
+def test_of_an_unknown_model_of_pictures_and_text_only_the_projected_picture_is_known(tmp_path):
+    config = ChineseCLIPConfig(text_config=TEXT, vision_config=LAYERS, projection_dim=12)
+    folder = save(tmp_path / "tiny", lambda: ChineseCLIPModel(config), SMALL["clip"].settings)
+    backbone = load_backbone(str(folder))
+    assert (backbone.dim, backbone.embedding[:10]) == (12, "projected,")
+    with pytest.raises(LongreelError, match="--embedding projected"):
+        load_backbone(str(folder), embedding="pooled")
+
+
+def test_an_unknown_image_model_gives_its_class_token(tmp_path):
+    config = ViTMSNConfig(**LAYERS)
+    folder = save(tmp_path / "tiny", lambda: ViTMSNModel(config), PLAIN)
+    frame = photo(32, 32)
+    with torch.inference_mode():
+        model = ViTMSNModel.from_pretrained(folder).eval()
+        theirs = model(SMALL["vit"].pixels(frame[None, None])[:, 0]).last_hidden_state[:, 0].numpy()
+    np.testing.assert_allclose(embed(load_backbone(str(folder), device="cpu"), frame[None]), theirs, atol=2e-5)
+
+
+def test_a_size_that_the_model_does_not_take_is_refused(tmp_path):
+    folder = save(tmp_path / "tiny", vit, PLAIN | {"size": {"height": 40, "width": 40}})
+    with pytest.raises(LongreelError, match=r"cannot take windows of \(1, 40, 40, 3\)"):
+        load_backbone(str(folder))
+
+
+@pytest.mark.parametrize("choice", [{"embedding": "poold"}, {"precision": "float64"}, {"device": "gpu"}])
+def test_a_misspelt_choice_gets_the_list(tiny, choice):
+    with pytest.raises(LongreelError, match="There are: "):
+        load_backbone(str(tiny), **choice)
+
+
+def test_what_is_built_in_has_no_choices():
+    assert load_backbone("motion", device="auto").embedding == "descriptor"
+    for choice in ({"embedding": "pooled"}, {"precision": "bfloat16"}, {"device": "cuda"}):
+        with pytest.raises(LongreelError, match="built in"):
+            load_backbone("motion", **choice)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
+def test_a_gpu_that_is_not_there_is_an_environment_fault(tiny):
+    with pytest.raises(EnvironmentFault, match="torch finds no GPU"):
+        load_backbone(str(tiny), device="cuda")
+    assert load_backbone(str(tiny), device="auto").device == "cpu"
 
 
 @pytest.fixture
 def tiny(tmp_path) -> Path:
-    return save(tmp_path / "tiny", ViTModel(VIT))
+    return save(tmp_path / "tiny", vit, PLAIN)
 
 
 def edit(path: Path, **changes: object) -> None:
@@ -253,7 +203,7 @@ def test_weights_cut_short_are_an_environment_fault(tiny, keep):
 
 
 def test_weights_of_another_model_are_refused(tiny, tmp_path):
-    other = save(tmp_path / "other", ResNetModel(ResNetConfig(embedding_size=8, hidden_sizes=[16], depths=[1])))
+    other = SMALL["resnet"].save(tmp_path / "other")
     shutil.copy(other / "model.safetensors", tiny)
     with pytest.raises(EnvironmentFault, match=r"lack \d+ of the model's tensors"):
         load_backbone(str(tiny))

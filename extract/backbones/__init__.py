@@ -23,6 +23,9 @@ class Backbone(Protocol):
     name: str
     weights: str  #: fingerprint of the weights, or the version of a built-in descriptor.
     dim: int
+    embedding: str  #: what a row is: ``pooled``, ``projected, text <fingerprint>``, ``descriptor``.
+    precision: str  #: of weights and arithmetic.
+    device: str  #: that computes, ``cpu`` or ``cuda (name)``.
     window: int  #: frames that make one row.
     batch: int  #: windows of one forward pass.
     sampling: Sampling  #: taken when the user gives none.
@@ -44,23 +47,34 @@ BACKBONES: dict[str, tuple[Callable[[], Backbone], str]] = {
 }
 
 
-def load_backbone(name: str) -> Backbone:
+def load_backbone(
+    name: str, *, embedding: str | None = None, precision: str = "float32", device: str = "auto"
+) -> Backbone:
     """A built-in backbone, a folder that transformers can load, or ``owner/model@commit`` from the hub.
 
+    ``embedding``, ``precision`` and ``device`` are those of ``load_frozen``; a built-in backbone has one of each.
+
     Raises:
-        LongreelError: When there is no such backbone or folder.
-        EnvironmentFault: When the weights cannot be fetched or loaded.
+        LongreelError: When there is no such backbone or folder, or it has no such choice.
+        EnvironmentFault: When the weights cannot be fetched or loaded, or there is no GPU.
     """
     if name in BACKBONES:
+        if embedding is not None or precision != "float32" or device == "cuda":
+            raise LongreelError(
+                f"{name} is built in: it has one kind of row, in float32, on a CPU. "
+                f"Leave out --embedding, --precision and --device."
+            )
         make, _ = BACKBONES[name]
         return make()
-    from .image import fetch_revision, load_image_model
+    from .folders import fetch_revision
+    from .frozen import load_frozen
 
     if Path(name).is_dir():
-        return load_image_model(Path(name))
+        return load_frozen(Path(name), embedding=embedding, precision=precision, device=device)
     if "@" in name:
-        return load_image_model(fetch_revision(name), name)
+        folder = fetch_revision(name)
+        return load_frozen(folder, name, embedding=embedding, precision=precision, device=device)
     error = unknown("backbone", name, BACKBONES)
     if "/" in name:
         error = LongreelError(f"{name}: no such folder.")
-    raise type(error)(f"{error} Give one of them, a folder of a transformers image model, or owner/model@commit.")
+    raise type(error)(f"{error} Give one of them, a folder of a transformers model, or owner/model@commit.")

@@ -47,6 +47,9 @@ class Motion:
 
     name = "motion"
     weights = "built in, version 1"
+    embedding = "descriptor"
+    precision = "float32"
+    device = "cpu"
     dim = GRID * GRID * (6 + 5 * DIRECTIONS)
     window = 4
     batch = 1
