@@ -1,9 +1,8 @@
 """One sealed shard: a plain HDF5 file whose name carries the digest of its own bytes, so that any change shows."""
 
 import hashlib
-import io
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,7 +12,6 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from ..durable import write_at
 from ..errors import EnvironmentFault, StoreDamaged, StoreMismatch
 from .records import ClipFeatures, Origin, Spec
 
@@ -126,108 +124,6 @@ def refuse_changed(path: Path) -> None:
     with _naming_damage(path):
         if not is_unchanged(path):
             raise ValueError("its bytes are not what was written")
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One clip on its way into a shard."""
-
-    clip: ClipFeatures
-    origin: Origin
-    digest: bytes  #: ``clip.digest(clip_id)``.
-
-
-@dataclass(frozen=True)
-class ShardImage:
-    """The bytes of a shard in the order of the file; the features of the clips are not copied."""
-
-    head: bytes
-    features: list[NDArray[np.float16]]
-    tail: bytes
-
-    @property
-    def pieces(self) -> list[memoryview]:
-        pieces = [memoryview(self.head), *(rows.data.cast("B") for rows in self.features), memoryview(self.tail)]
-        return [piece for piece in pieces if len(piece)]
-
-
-def build_shard(spec: Spec, entries: dict[str, Entry], provenance: str) -> ShardImage:
-    """The HDF5 file that holds these clips, by clip id."""
-    features = [np.ascontiguousarray(entry.clip.features, dtype="<f2") for entry in entries.values()]
-    origins = [entry.origin for entry in entries.values()]
-    values = {
-        "seconds": np.concatenate([entry.clip.seconds for entry in entries.values()]),
-        "offsets": np.cumsum([0, *map(len, features)]),
-        "digest": _as_rows(entry.digest for entry in entries.values()),
-        "fraction": [origin.fraction for origin in origins],
-        "decoder": [origin.decoder.encode() for origin in origins],
-        "file_size": [origin.size for origin in origins],
-        "file_mtime_ns": [origin.mtime_ns for origin in origins],
-        "file_sha256": _as_rows(bytes.fromhex(origin.sha256) for origin in origins),
-        "start": [np.nan if origin.start is None else origin.start for origin in origins],
-        "end": [np.nan if origin.end is None else origin.end for origin in origins],
-    }
-    # Built in memory: where a disk is full, HDF5 itself leaves descriptors open and crashes as the process ends.
-    memory = io.BytesIO()
-    with h5py.File(memory, "w") as file:
-        for name, text in {"format": FORMAT, "spec": spec.as_json(), "provenance": provenance}.items():
-            file.attrs[name] = np.bytes_(text.encode())
-        file.attrs["version"] = VERSION
-        file.create_dataset("ids", data=np.array([clip_id.encode() for clip_id in entries], dtype="S"))
-        for name, value in values.items():
-            file.create_dataset(name, data=np.asarray(value, dtype=COLUMNS[name][0]))
-        offset = _reserve_features(file, (int(values["offsets"][-1]), spec.dim))
-        file.flush()
-        size = file.id.get_filesize()
-    end = offset + sum(rows.nbytes for rows in features)
-    written = memory.getbuffer()
-    head, tail = bytes(written[:offset]), bytes(written[end:])
-    return ShardImage(head.ljust(offset, b"\0"), features, tail.ljust(max(0, size - end), b"\0"))
-
-
-def _as_rows(digests: Iterable[bytes]) -> NDArray[np.uint8]:
-    return np.frombuffer(b"".join(digests), np.uint8).reshape(-1, 32)
-
-
-def _reserve_features(file: h5py.File, shape: tuple[int, int]) -> int:
-    """Give ``features`` their place in the file without writing them; the byte at which they begin."""
-    layout = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
-    layout.set_layout(h5py.h5d.CONTIGUOUS)
-    layout.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
-    layout.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
-    space = h5py.h5s.create_simple(shape)
-    return h5py.h5d.create(file.id, b"features", h5py.h5t.IEEE_F16LE, space, layout).get_offset()
-
-
-def write_image(path: Path, image: ShardImage) -> str:
-    """Write the bytes of a shard and give their digest, which belongs in its name."""
-    digest = hashlib.blake2b(digest_size=16)
-    with open(path, "wb", buffering=0) as file:
-        position = 0
-        for piece in image.pieces:
-            write_at(file.fileno(), piece, position)
-            digest.update(piece)
-            position += len(piece)
-    return digest.hexdigest()
-
-
-def check_image(path: Path, image: ShardImage, entries: dict[str, Entry]) -> None:
-    """Compare a written shard with what it was made from, byte by byte and as a reader sees it.
-
-    Raises:
-        StoreDamaged: When they differ.
-    """
-    shard = read_shard(path, 0)
-    whole = shard.ids == tuple(entries) and shard.data_offset == len(image.head)
-    with open(path, "rb") as file:
-        whole = whole and file.read(len(image.head)) == image.head
-        file.seek(sum(map(len, image.pieces)) - len(image.tail))
-        whole = whole and file.read() == image.tail
-    if not whole:
-        raise StoreDamaged(f"{path}: reads back otherwise than written. Check the disk.")
-    for index, (clip_id, features) in enumerate(zip(entries, image.features, strict=True)):
-        if not np.array_equal(shard.clip(index).features.view("<u2"), features.view("<u2")):
-            raise StoreDamaged(f"{path}: {clip_id!r} reads back otherwise than written. Check the disk.")
 
 
 def read_shard(path: Path, sequence: int | None = None) -> Shard:

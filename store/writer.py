@@ -6,8 +6,9 @@ from pathlib import Path
 
 from ..durable import naming_faults, publish, sync
 from ..errors import StoreMismatch
+from .image import Entry, build_shard, check_image, write_image
 from .records import ClipFeatures, Origin, Spec
-from .shard import Entry, build_shard, check_image, next_sequence, read_shard, shard_paths, write_image
+from .shard import next_sequence, read_shard, shard_paths
 
 
 @dataclass(frozen=True)
