@@ -3,8 +3,10 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+from small_stores import some_clip, write_shard
 
 from longreel.durable import owned, write_bytes
 from longreel.errors import InUse, StoreDamaged
@@ -104,3 +106,25 @@ def test_a_file_is_replaced_whole_and_no_temporary_stays(tmp_path):
     write_bytes(tmp_path / "a.json", b"first")
     write_bytes(tmp_path / "a.json", b"second")
     assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("a.json", b"second")]
+
+
+def test_a_shard_is_synced_before_it_gets_its_name_and_its_folder_after_it(tmp_path, monkeypatch):
+    """The order in which a loss of power can lose nothing; the loss itself is not tested."""
+    events = []
+    fsync, replace = os.fsync, os.replace
+
+    def record_sync(descriptor: int) -> None:
+        events.append(("sync", os.readlink(f"/proc/self/fd/{descriptor}")))
+        fsync(descriptor)
+
+    def record_rename(source: Path, target: Path) -> None:
+        events.append(("rename", str(source)))
+        replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", record_sync)
+    monkeypatch.setattr(os, "replace", record_rename)
+    write_shard(tmp_path, {"a": some_clip(1)})
+    temporary = str(tmp_path / ".open-1of1.tmp")
+    renamed = events.index(("rename", temporary))
+    assert ("sync", temporary) in events[:renamed]
+    assert ("sync", str(tmp_path)) in events[renamed:]

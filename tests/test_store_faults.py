@@ -285,25 +285,3 @@ def test_commands_need_no_home(tmp_path):
         command = [sys.executable, "-P", "-m", "longreel.cli", "store", *arguments]
         done = subprocess.run(command, cwd=tmp_path, env=bare, capture_output=True, text=True, timeout=120)
         assert done.returncode == 0, done.stderr
-
-
-def test_a_shard_is_synced_before_it_gets_its_name_and_its_folder_after_it(tmp_path, monkeypatch):
-    """The order in which a loss of power can lose nothing; the loss itself is not tested."""
-    events = []
-    fsync, replace = os.fsync, os.replace
-
-    def record_sync(descriptor: int) -> None:
-        events.append(("sync", os.readlink(f"/proc/self/fd/{descriptor}")))
-        fsync(descriptor)
-
-    def record_rename(source: Path, target: Path) -> None:
-        events.append(("rename", str(source)))
-        replace(source, target)
-
-    monkeypatch.setattr(os, "fsync", record_sync)
-    monkeypatch.setattr(os, "replace", record_rename)
-    write_shard(tmp_path, {"a": some_clip(1)})
-    temporary = str(tmp_path / ".open-1of1.tmp")
-    renamed = events.index(("rename", temporary))
-    assert ("sync", temporary) in events[:renamed]
-    assert ("sync", str(tmp_path)) in events[renamed:]
