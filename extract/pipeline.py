@@ -112,8 +112,7 @@ def extract_clips(
     spec = make_spec(backbone, sampling, decoder)
     make_folder(folder)
     with owned(folder / f".writer-{part}.lock", f"{folder} (slice {part})", StoreInUse):
-        again = {"refresh": refresh, "retry_failed": retry_failed, "repair": repair}
-        plan = plan_extraction(manifest, folder, spec, part, **again)
+        plan = plan_extraction(manifest, folder, spec, part, refresh=refresh, retry_failed=retry_failed, repair=repair)
         on_plan(plan)
         tasks = [DecodeTask(clip.clip_id, str(manifest.root / clip.path), clip.start, clip.end) for clip in plan.todo]
         settings = DecodeSettings(sampling, backbone.preprocessing, decoder, backbone.window)

@@ -40,6 +40,8 @@ def workplace(tmp_path_factory, make_video):
         make_video(folder / f"{number}.mp4", frames, fps=12)
         rows.append(f"{number}.mp4,{label},{split}")
     (folder / "videos.csv").write_text("\n".join(rows))
+    (folder / "clip-features").mkdir()
+    np.save(folder / "clip-features" / "0.npy", np.ones((3, 8), dtype=np.float32))
     for command in (
         "extract videos.csv videos.store --backbone motion",
         "train videos.store videos.csv --out runs/ce --epochs 3",

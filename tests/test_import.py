@@ -123,7 +123,7 @@ BAD = {
         npy("'<f4'", "(1099511627776, 8)"),
         npy("'<f4'", "(10000000000000000000000, 8)"),
     ],
-    "expected (T, D) or (D,)": [saved(rows(1, (2, 3, 8))), saved(np.float32(1.0))],
+    "expected (T, D) or (D,)": [saved(rows(1, (2, 3, 8))), saved(np.array(1.0, dtype=np.float32))],
     "is empty": [saved(rows(1, (0, 8))), saved(rows(1, (0,)))],
     "is 9 wide, the store holds 8": [saved(rows(1, (2, 9)))],
     "not finite": [saved(np.full((2, 8), value, kind)) for value in (np.nan, np.inf, -np.inf) for kind in KINDS],
