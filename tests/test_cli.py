@@ -30,7 +30,7 @@ def run(*arguments: str | Path, cwd: Path | None = None, **environment: str) -> 
 
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory, make_video):
-    """A folder with `videos.csv`, ten short clips of two classes, their store, and two finished runs."""
+    """A folder with `videos.csv`, ten short clips of two classes, their store, two finished runs, and others' features."""
     folder = tmp_path_factory.mktemp("workplace")
     rows = ["path,label,split"]
     for number in range(10):
@@ -54,6 +54,8 @@ def workplace(tmp_path_factory, make_video):
     with ShardWriter(folder / "other.store", spec) as writer:
         clip = ClipFeatures(np.zeros((1, 4), dtype=np.float16), np.zeros(1))
         writer.add("0.mp4", clip, Origin("pyav", 1.0, 0, 0, "00" * 32))
+    (folder / "clip-features").mkdir()
+    np.save(folder / "clip-features" / "0.npy", np.ones((2, 4), dtype=np.float32))
     return folder
 
 
