@@ -30,7 +30,7 @@ def run(*arguments: str | Path, cwd: Path | None = None, **environment: str) -> 
 
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory, make_video):
-    """A folder with `videos.csv`, ten short clips of two classes, their store, two finished runs, and others' features."""
+    """A folder with `videos.csv`, ten short clips of two classes, their store, two finished runs, others' arrays."""
     folder = tmp_path_factory.mktemp("workplace")
     rows = ["path,label,split"]
     for number in range(10):
@@ -40,8 +40,6 @@ def workplace(tmp_path_factory, make_video):
         make_video(folder / f"{number}.mp4", frames, fps=12)
         rows.append(f"{number}.mp4,{label},{split}")
     (folder / "videos.csv").write_text("\n".join(rows))
-    (folder / "clip-features").mkdir()
-    np.save(folder / "clip-features" / "0.npy", np.ones((3, 8), dtype=np.float32))
     for command in (
         "extract videos.csv videos.store --backbone motion",
         "train videos.store videos.csv --out runs/ce --epochs 3",
