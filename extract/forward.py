@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .backbones import Backbone
+from .threads import one_torch_thread
 
 QUEUED = 2  #: batches a thread, one under way and one ready.
 
@@ -56,17 +57,13 @@ class Forward:
         self._running: dict[Future[NDArray[np.float32]], list[Slot]] = {}
 
     def __enter__(self) -> "Forward":
-        import torch  # here: the decode workers import this package without it
-
-        self._torch_threads = torch.get_num_threads()
-        torch.set_num_threads(1)
+        self._threads = one_torch_thread()
+        self._threads.__enter__()
         return self
 
     def __exit__(self, *_: object) -> None:
-        import torch
-
         self._pool.shutdown(cancel_futures=True)
-        torch.set_num_threads(self._torch_threads)
+        self._threads.__exit__(None, None, None)
 
     def add(self, rows: ClipRows, frames: NDArray[np.uint8]) -> None:
         """Take a run of a clip's frames, ``(T, H, W, 3)``; a short last window repeats its last frame.

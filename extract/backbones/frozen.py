@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ...errors import EnvironmentFault, LongreelError, unknown
 from ..preprocessing import Preprocessing
 from ..sampling import Sampling
+from ..threads import one_torch_thread
 from .families import FAMILIES, OTHER, OTHER_WITH_TEXT, PROJECTING, Family, Rows
 from .folders import fingerprint_text, fingerprint_weights, load_model, read_config, read_processor
 from .folding import FOLDED, fold_batch_norms
@@ -95,7 +96,7 @@ def load_frozen(
         window=window,
         batch=shape[0],
         sampling=Sampling(frames=window if family.window else FRAMES),
-        dim=_width(rows, folder, shape),
+        dim=_width(rows, folder, (1, *shape[1:])),
         rows=rows,
     )
 
@@ -149,7 +150,7 @@ def _load(
 def _width(rows: Callable[[Tensor], Tensor], folder: Path, shape: tuple[int, ...]) -> int:
     """The width of a row, found by computing one."""
     try:
-        with torch.inference_mode():
+        with torch.inference_mode(), one_torch_thread():
             return rows(torch.zeros(shape, dtype=torch.uint8)).shape[1]
     except (RuntimeError, ValueError, TypeError, AttributeError) as error:
         reason = " ".join(str(error).split())[:300]
