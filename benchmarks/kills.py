@@ -6,11 +6,13 @@ python benchmarks/kills.py ../shared/data/videos/manifest_all9.csv build/kills -
 import argparse
 import hashlib
 import json
+import os
 import random
 import shutil
 import signal
 import subprocess
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -110,8 +112,27 @@ def kill_train(manifest: Path, work: Path, kills: int, chance: random.Random) ->
     return f"train: {kills} kills, {resumed} after a checkpoint: weights, history and scores identical"
 
 
-#: What is killed; train needs the store that extract made.
-SUBJECTS = {"extract": kill_extract, "train": kill_train, "import": kill_import}
+def kill_workers(manifest: Path, work: Path, kills: int, chance: random.Random) -> str:
+    """SIGKILL a random decode worker of a running extract every half second, until it ends."""
+    store, clean = work / "chaos.store", work / "clean.store"
+    command = ["longreel", "extract", str(work / CLIPS), "--root", str(manifest.parent), "--backbone", "motion"]
+    process = subprocess.Popen([*command, str(store), "--json"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    killed = 0
+    while process.poll() is None:
+        time.sleep(0.5)
+        lists = Path(f"/proc/{process.pid}/task").glob("*/children")
+        if workers := [int(child) for path in lists for child in path.read_text().split()]:
+            with suppress(ProcessLookupError):
+                os.kill(chance.choice(workers), signal.SIGKILL)
+                killed += 1
+    report = json.loads(process.communicate()[0])
+    assert not report["failures"], f"{len(report['failures'])} clips were given up"
+    assert digest(store) == digest(clean), "the digest differs"
+    return f"workers: {killed} killed while {report['written']} clips were extracted: all complete, same digest"
+
+
+#: What is killed; train and workers need the store that extract made.
+SUBJECTS = {"extract": kill_extract, "train": kill_train, "workers": kill_workers, "import": kill_import}
 
 
 def main() -> None:
