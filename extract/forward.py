@@ -78,8 +78,10 @@ class Forward:
         for window in windows(frames, self._backbone.window):
             self._waiting.append(((rows, rows._reserve()), window))
         while len(self._waiting) >= self._backbone.batch:
+            while len(self._running) >= self._limit:
+                self._collect(block=True)
             self._start()
-        self._collect(block=len(self._running) >= self._limit)
+        self._collect(block=False)
 
     def finish(self) -> None:
         """Run what waits for a full batch, and wait for everything."""
