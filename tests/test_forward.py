@@ -84,9 +84,8 @@ def test_no_more_batches_are_begun_than_the_threads_need_however_many_frames_com
 
 def test_an_error_of_the_backbone_comes_out_and_leaves_no_thread():
     before = threading.active_count()
-    with pytest.raises(RuntimeError, match="too bright"), Forward(Means(batch=1), 2) as forward:
-        forward.add(ClipRows(), clip(255, 255))
-        forward.finish()
+    with pytest.raises(RuntimeError, match="too bright"):
+        embed(Means(batch=1), clip(255, 255))
     assert threading.active_count() == before
 
 
