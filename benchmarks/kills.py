@@ -120,9 +120,9 @@ def kill_workers(manifest: Path, work: Path, kills: int, chance: random.Random) 
     killed = 0
     while process.poll() is None:
         time.sleep(0.5)
-        lists = Path(f"/proc/{process.pid}/task").glob("*/children")
-        if workers := [int(child) for path in lists for child in path.read_text().split()]:
-            with suppress(ProcessLookupError):
+        with suppress(FileNotFoundError, ProcessLookupError):  # threads and workers come and go
+            lists = Path(f"/proc/{process.pid}/task").glob("*/children")
+            if workers := [int(child) for path in lists for child in path.read_text().split()]:
                 os.kill(chance.choice(workers), signal.SIGKILL)
                 killed += 1
     report = json.loads(process.communicate()[0])

@@ -33,6 +33,10 @@ class Unreadable(Exception):
     """This array gives no features; the text is the ledger's reason."""
 
 
+class Changing(Unreadable):
+    """Somebody is writing to the file."""
+
+
 @dataclass(frozen=True)
 class Loaded:
     """An array as it lies in its source, and the file it came from."""
@@ -133,7 +137,7 @@ def _read_npy(path: str, most: int) -> tuple[Header, bytes, os.stat_result]:
     except OSError as error:
         raise Unreadable(f"cannot be read ({error.strerror})") from None
     if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
-        raise Unreadable("was changed while it was read")
+        raise Changing("was changed while it was read")
     header = parse_header(content)
     if header.end != before.st_size or len(content) < min(most, before.st_size):
         raise Unreadable(f"has {before.st_size} bytes, its .npy header announces {header.end}")

@@ -83,6 +83,8 @@ def _decode_pyav(video: Video, wanted: NDArray[np.int64]) -> Iterator[Frame]:
                 if index is not None:
                     pixels = np.asarray(reformat(frame, format="rgb24").to_ndarray(), dtype=np.uint8)
                     yield Frame(index, _upright(pixels, frame.rotation), frame.is_corrupt)
+    except MemoryError:
+        raise
     except (FFmpegError, OSError, ValueError) as error:
         raise Undecodable(f"pyav: {one_line(error)}") from error
 
@@ -133,6 +135,8 @@ def _decode_packet(stream, packet) -> list[VideoFrame]:
     """The frames that a packet completes; ``None`` gives those that the decoder still holds. Damage gives none."""
     try:
         return stream.decode(packet)
+    except MemoryError:  # FFmpeg's is an FFmpegError too
+        raise
     except (FFmpegError, EOFError):
         return []
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..durable import make_folder, owned
-from ..errors import LongreelError
+from ..errors import LongreelError, StoreInUse
 from ..manifest import Clip
 from ..provenance import describe_environment
 from ..store import (
@@ -23,10 +23,9 @@ from ..store import (
     ShardWriter,
     Spec,
     append_failures,
-    combine_digests,
     shard_paths,
 )
-from .arrays import Unreadable, to_clip
+from .arrays import Changing, Unreadable, to_clip
 from .pipeline import Extraction
 from .planning import WHOLE, Plan, file_facts, plan_extraction
 from .sources import Source
@@ -82,13 +81,13 @@ def import_features(
 
     Raises:
         StoreMismatch: When the store was made in another way.
-        InUse: When another process is writing to it.
+        StoreInUse: When another process is writing to it.
         EnvironmentFault: When it cannot be written.
     """
     if given.fps is not None and not 0.0 < given.fps < math.inf:
         raise LongreelError(f"--fps {given.fps:g} is no rate. Give the rows a second, such as 1, or leave it out.")
     make_folder(folder)
-    with owned(folder / f".writer-{WHOLE}.lock", f"{folder} (slice {WHOLE})"):
+    with owned(folder / f".writer-{WHOLE}.lock", f"{folder} (slice {WHOLE})", StoreInUse):
         store = FeatureStore(folder) if shard_paths(folder) else None
         spec = given.spec(store.spec.dim if store else _first_width(source))
         plan = plan_extraction(
@@ -130,7 +129,7 @@ def _is_unchanged(source: Source, clip: Clip, origin: Origin, store: FeatureStor
         return True
     with suppress(Unreadable):
         features = to_clip(source.load(clip).values, store.spec.dim, fps)
-        return combine_digests([features.digest(clip.clip_id)]) == store.digest([clip.clip_id])
+        return features.digest(clip.clip_id) == store.clip_digest(clip.clip_id)
     return False
 
 
@@ -151,7 +150,8 @@ def _read_clip(source: Source, clip: Clip, dim: int, fps: float | None) -> Ready
         loaded = source.load(clip)
         features = to_clip(loaded.values, dim, fps)
     except Unreadable as error:
-        facts = file_facts(source.manifest.root / clip.path)
+        # What was seen of a file that is being changed is no reason to leave it alone next time.
+        facts = (-1, -1) if isinstance(error, Changing) else file_facts(source.manifest.root / clip.path)
         return Failure(clip.clip_id, clip.path, str(error), "", *facts, time=time.time())
     origin = Origin(source.reader, 1.0, loaded.size, loaded.mtime_ns, NOT_HASHED)
     return Ready(clip.clip_id, features, origin, features.digest(clip.clip_id))

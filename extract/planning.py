@@ -142,12 +142,13 @@ def file_facts(path: Path | str) -> tuple[int, int]:
 
 def _open_store(folder: Path) -> tuple[FeatureStore | None, list[Path]]:
     """The store, ``None`` where nothing is, and the new paths of the shards that had to be set aside for that."""
-    if not shard_paths(folder):
+    if not (before := shard_paths(folder)):
         return None, []
     try:
         return FeatureStore(folder), []
     except (StoreDamaged, StoreMismatch):  # damage may also look like another spec or a newer version
-        if not (moved := set_changed_aside(folder)):
+        moved = set_changed_aside(folder)
+        if not moved and shard_paths(folder) == before:  # otherwise another slice has set it aside
             raise
     return FeatureStore(folder) if shard_paths(folder) else None, moved
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from ..errors import LongreelError
 from ..manifest import Clip, Manifest
 from ..store import DatasetUnreadable, ForeignDataset, ForeignFile
-from .arrays import MAX_CLIP_BYTES, Loaded, Unreadable, check_shape, load_npy, peek_npy
+from .arrays import MAX_CLIP_BYTES, Changing, Loaded, Unreadable, check_shape, load_npy, peek_npy
 from .planning import file_facts
 
 HDF5_NAMES = (".h5", ".hdf5")
@@ -89,7 +89,7 @@ def _find_datasets(file: ForeignFile, suffix: str) -> Source:
         except DatasetUnreadable as error:
             raise Unreadable(str(error)) from None
         if file_facts(file.path) != facts:
-            raise Unreadable("its file was changed while it was read")
+            raise Changing("its file was changed while it was read")
         return Loaded(values, *facts)
 
     return Source(

@@ -66,6 +66,8 @@ def open_video(path: str) -> Video:
             if not rows:
                 raise Undecodable("no video frames")
             return _tabulate(path, container, stream, rows, hidden, closed)
+    except MemoryError:  # FFmpeg's is an FFmpegError too
+        raise
     except (FFmpegError, OSError, ValueError) as error:
         raise Undecodable(one_line(error)) from error
 

@@ -44,8 +44,9 @@ def serve(descriptor: int, memory_bytes: int) -> None:
             _answer(connection, task)
         except Undecodable as error:
             _send(connection, kind="failed", reason=str(error))
-        except MemoryError:
-            _send(connection, kind="failed", reason=f"needs more than {memory_bytes >> 20} MiB of memory")
+        except MemoryError:  # of this clip or of those before it: another process will show
+            _send(connection, kind="lost", reason=f"needs more than {memory_bytes >> 20} MiB of memory")
+            return
 
 
 def _answer(connection: Connection, task: dict) -> None:

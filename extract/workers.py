@@ -189,6 +189,8 @@ def _decode_one(worker: "_Worker", task: DecodeTask, events: queue.Queue, stop: 
             case "failed":
                 events.put(Failed(task.clip_id, message["reason"], worker.stderr_tail()))
                 return
+            case "lost":
+                raise _Lost(message["reason"])
             case "end":
                 del message["kind"]
                 events.put(Decoded(task.clip_id, **message))

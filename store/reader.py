@@ -1,5 +1,6 @@
 """Reading a store: eager facts, lazy arrays, nothing is ever written."""
 
+import resource
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
@@ -12,8 +13,6 @@ from ..errors import StoreDamaged, StoreMismatch
 from .ledger import Failure, read_failures
 from .records import ClipFeatures, Origin, Spec, combine_digests
 from .shard import Shard, read_shard, shard_paths
-
-MAPPED_SHARDS = 32
 
 
 class FeatureStore:
@@ -43,6 +42,7 @@ class FeatureStore:
                     f"Keep one kind a store."
                 )
         self._mapped: dict[Path, Shard] = {}
+        self._mapped_limit = max(1, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 4)
         self._places = {clip_id: (shard, index) for shard in self.shards for index, clip_id in enumerate(shard.ids)}
         self.ids: tuple[str, ...] = tuple(self._places)
 
@@ -59,11 +59,15 @@ class FeatureStore:
         return self._clip(*self._places[clip_id])
 
     def _clip(self, shard: Shard, index: int) -> ClipFeatures:
-        """One clip. Only the shards read last stay mapped, since each mapping holds a file open."""
-        self._mapped[shard.path] = self._mapped.pop(shard.path, shard)
-        if len(self._mapped) > MAPPED_SHARDS:
-            self._mapped.pop(next(iter(self._mapped))).__dict__.pop("features", None)
+        self.map_features(shard)
         return shard.clip(index)
+
+    def map_features(self, shard: Shard) -> np.memmap:
+        """A shard's rows. Only the shards asked for last stay mapped, since each mapping holds a file open."""
+        self._mapped[shard.path] = self._mapped.pop(shard.path, shard)
+        if len(self._mapped) > self._mapped_limit:
+            self._mapped.pop(next(iter(self._mapped))).__dict__.pop("features", None)
+        return shard.features
 
     def __enter__(self) -> "FeatureStore":
         return self

@@ -1,4 +1,4 @@
-"""Chosen rows of many clips, straight from the memory maps: what training reads when a store does not fit in memory."""
+"""Chosen rows of many clips, straight from the memory maps: for training on more than fits in memory."""
 
 import os
 from collections.abc import Sequence
@@ -19,6 +19,7 @@ class RowReader:
         places = [store.place(clip_id) for clip_id in clip_ids]
         bounds = np.array([shard.columns["offsets"][index : index + 2] for shard, index in places], dtype=np.int64)
         bounds = bounds.reshape(-1, 2)
+        self._store = store
         self._first = bounds[:, 0]
         self._shards = [shard for shard, _ in places]
         self._dim = store.spec.dim
@@ -35,7 +36,7 @@ class RowReader:
         out = np.empty((*rows.shape, self._dim), dtype=np.float16)
         for place, clip in enumerate(clips.tolist()):
             # `mode` is not "raise", as numpy would then write to a buffer of its own first.
-            features, wanted = self._shards[clip].features, self._first[clip] + rows[place]
+            features, wanted = self._store.map_features(self._shards[clip]), self._first[clip] + rows[place]
             np.take(features, wanted, axis=0, out=out[place], mode="clip")
         return out
 

@@ -1,5 +1,6 @@
 """One sealed shard: a plain HDF5 file whose name carries the digest of its own bytes, so that any change shows."""
 
+import errno
 import hashlib
 import re
 from collections.abc import Iterator
@@ -207,6 +208,8 @@ def _naming_damage(path: Path) -> Iterator[None]:
     except PermissionError as error:
         raise EnvironmentFault(f"{path}: may not be read. Give this user the permission.") from error
     except (OSError, KeyError, ValueError, TypeError, RuntimeError, UnicodeDecodeError) as error:
+        if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
+            raise EnvironmentFault(f"{path}: cannot be opened now: {error.strerror}. Raise `ulimit -n`.") from error
         raise StoreDamaged(
             f"{path}: is not a whole shard ({error}). `longreel store verify {path.parent}` looks for more; "
             f"the command that made the store, with --repair, makes its clips anew."

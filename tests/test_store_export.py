@@ -220,11 +220,14 @@ def test_a_full_disk_leaves_nothing_behind(tmp_path, format, limit):
 READ_MANY = """
 import resource, sys
 from pathlib import Path
-from longreel.store import FeatureStore, export_store, verify_store
+import numpy as np
+from longreel.store import FeatureStore, RowReader, export_store, verify_store
 resource.setrlimit(resource.RLIMIT_NOFILE, (100, 100))
 store = FeatureStore(Path(sys.argv[1]))
 store.read(store.ids)
 sum(len(store[clip_id].seconds) for clip_id in store)
+rows = RowReader(store, store.ids).read(np.arange(len(store)), np.zeros((len(store), 1), dtype=np.int64))
+assert all((row[0] == store[clip_id].features[0]).all() for clip_id, row in zip(store.ids, rows))
 verify_store(Path(sys.argv[1]))
 print(export_store(Path(sys.argv[1]), Path(sys.argv[2])))
 """

@@ -11,7 +11,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from small_stores import some_clip, write_shard
 
+from longreel.durable import owned
 from longreel.errors import InUse, StoreInUse
 from longreel.extract import Slice, extract_clips, load_backbone
 from longreel.manifest import read_manifest
@@ -118,6 +120,23 @@ def test_of_eight_processes_that_race_for_a_slice_one_wins(tmp_path):
     for racer in racers:
         racer.communicate(timeout=60)
     assert sorted(racer.returncode for racer in racers) == [0] + [4] * 7
+
+
+def test_imports_and_merges_are_refused_beside_a_writer_too(tmp_path):
+    store, arrays = tmp_path / "clips.store", tmp_path / "arrays"
+    store.mkdir()
+    arrays.mkdir()
+    np.save(arrays / "a.npy", np.ones((2, 4), dtype=np.float32))
+    write_shard(tmp_path / "source.store", {"a": some_clip(1)})
+    with owned(store / ".writer-1of1.lock", "it"):
+        for command in (
+            ["import-features", str(arrays), str(store), "--backbone", "b"],
+            ["store", "merge", str(tmp_path / "source.store"), str(store)],
+        ):
+            done = subprocess.run(
+                [sys.executable, "-P", "-m", "longreel.cli", *command], capture_output=True, text=True
+            )
+            assert (done.returncode, "is in use by process" in done.stderr) == (4, True), done.stderr[-500:]
 
 
 def test_a_run_folder_in_use_is_a_wrong_command_and_a_store_in_use_is_not():

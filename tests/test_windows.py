@@ -73,7 +73,7 @@ def test_the_command_line_passes_its_choices_on(folder):
         assert store["long.mp4"].features.shape == (2, 24)
 
 
-def test_threads_and_neighbours_change_no_row(folder):
+def test_the_other_clips_of_a_run_change_no_row(folder):
     with extract(folder, "one", Sampling(fps=6)) as one:
         (folder / "clips.csv").write_text("path,label,split\nshort.mp4,y,train\nlong.mp4,x,train\n")
         with extract(folder, "two", Sampling(fps=6)) as two:
