@@ -89,6 +89,7 @@ def import_features(
     workers: Annotated[int | None, typer.Option(min=1, help="Reading threads; 4 by default.")] = None,
     refresh: Annotated[bool, typer.Option(help="Import again the clips whose file has changed.")] = False,
     retry_failed: Annotated[bool, typer.Option(help="Try again the clips that failed before.")] = False,
+    repair: Annotated[bool, typer.Option("--repair", help="Read every byte and make damaged clips anew.")] = False,
     as_json: Json = False,
 ) -> None:
     """Write features that others made to STORE; run it again to go on after an interruption.
@@ -114,6 +115,7 @@ def import_features(
             workers=workers,
             refresh=refresh,
             retry_failed=retry_failed,
+            repair=repair,
             on_plan=begin,
             on_clip=lambda clip_id: steps.advance(),
         )

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ..durable import make_folder, owned
@@ -23,11 +23,10 @@ from ..store import (
     ShardWriter,
     Spec,
     append_failures,
-    shard_paths,
 )
 from .arrays import Changing, Unreadable, to_clip
 from .pipeline import Extraction
-from .planning import WHOLE, Plan, file_facts, plan_extraction
+from .planning import WHOLE, Plan, file_facts, open_whole, plan_extraction
 from .sources import Source
 
 LIMITS = SealLimits(clips=16384, size=64 << 20)
@@ -62,6 +61,7 @@ def import_features(
     workers: int | None = None,
     refresh: bool = False,
     retry_failed: bool = False,
+    repair: bool = False,
     on_plan: Callable[[Plan], None] = lambda plan: None,
     on_clip: Callable[[str], None] = lambda clip_id: None,
 ) -> Extraction:
@@ -77,6 +77,7 @@ def import_features(
         workers: Reading threads; 4 if ``None``.
         refresh: Import clips again whose file has changed.
         retry_failed: Try the clips of the ledger again.
+        repair: Read every byte of the store first; otherwise only damage that shows in a shard's header is seen.
         on_plan, on_clip: Called once before the work, and after each clip.
 
     Raises:
@@ -88,7 +89,7 @@ def import_features(
         raise LongreelError(f"--fps {given.fps:g} is no rate. Give the rows a second, such as 1, or leave it out.")
     make_folder(folder)
     with owned(folder / f".writer-{WHOLE}.lock", f"{folder} (slice {WHOLE})", StoreInUse):
-        store = FeatureStore(folder) if shard_paths(folder) else None
+        store, aside = open_whole(folder, repair)
         spec = given.spec(store.spec.dim if store else _first_width(source))
         plan = plan_extraction(
             source.manifest,
@@ -99,13 +100,14 @@ def import_features(
             retry_failed=retry_failed,
             unchanged=lambda clip, origin: _is_unchanged(source, clip, origin, store, given.fps),
         )
+        plan = replace(plan, set_aside=[path.name for path in aside])
         on_plan(plan)
         provenance = json.dumps(describe_environment("numpy", "h5py"))
         writer = ShardWriter(folder, spec, slice_name=str(WHOLE), provenance=provenance, limits=LIMITS)
         reading = _read_ahead(source, plan.todo, spec.dim, given.fps, workers or THREADS)
         with writer, closing(reading):
             failures = _write(reading, writer, on_clip)
-        return Extraction(len(plan.todo) - len(failures), len(plan.done), 0, plan.failed + failures)
+        return Extraction(len(plan.todo) - len(failures), len(plan.done), 0, plan.failed + failures, plan.set_aside)
 
 
 def _first_width(source: Source) -> int:

@@ -99,15 +99,14 @@ def plan_extraction(
         StoreMismatch: When the store was made in another way.
         ManifestError: When not one of the clips to do has a file.
     """
-    aside = set_damaged_aside(folder) if repair else []
-    store, unreadable = _open_store(folder)
+    store, aside = open_whole(folder, repair)
     if store is not None and (different := store.spec.differences(spec)):
         raise StoreMismatch(
             f"{folder}: holds features made in another way: {'; '.join(different)}. "
             f"Give the same options, or another store folder."
         )
     earlier, lost = read_failures(folder), find_lost(folder)
-    plan = Plan([], [], [], [], [path.name for path in aside + unreadable])
+    plan = Plan([], [], [], [], [path.name for path in aside])
     for clip in part.of(manifest.clips):
         path = manifest.root / clip.path
         if store is not None and _is_held(clip.clip_id, store, lost):
@@ -140,17 +139,21 @@ def file_facts(path: Path | str) -> tuple[int, int]:
     return status.st_size, status.st_mtime_ns
 
 
-def _open_store(folder: Path) -> tuple[FeatureStore | None, list[Path]]:
-    """The store, ``None`` where nothing is, and the new paths of the shards that had to be set aside for that."""
+def open_whole(folder: Path, repair: bool) -> tuple[FeatureStore | None, list[Path]]:
+    """The store, ``None`` where nothing is, and the new paths of the damaged shards that were set aside.
+
+    Without ``repair``, those whose header shows it; with it, every byte is read.
+    """
+    aside = set_damaged_aside(folder) if repair else []
     if not (before := shard_paths(folder)):
-        return None, []
+        return None, aside
     try:
-        return FeatureStore(folder), []
+        return FeatureStore(folder), aside
     except (StoreDamaged, StoreMismatch):  # damage may also look like another spec or a newer version
         moved = set_changed_aside(folder)
         if not moved and shard_paths(folder) == before:  # otherwise another slice has set it aside
             raise
-    return FeatureStore(folder) if shard_paths(folder) else None, moved
+    return FeatureStore(folder) if shard_paths(folder) else None, aside + moved
 
 
 def _is_held(clip_id: str, store: FeatureStore, lost: Mapping[str, Lost]) -> bool:

@@ -6,14 +6,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from small_stores import flip_bit
 
 from longreel.errors import StoreDamaged, StoreMismatch
-from longreel.extract import extract_clips, load_backbone
+from longreel.extract import Given, extract_clips, import_features, load_backbone, open_source
 from longreel.extract import pipeline as pipeline_module
 from longreel.manifest import read_manifest
-from longreel.store import Failure, FeatureStore, append_failure, find_lost, shard_paths, verify_store
+from longreel.store import Failure, FeatureStore, SealLimits, append_failure, find_lost, shard_paths, verify_store
 
 CLIPS = [f"{number}.mp4" for number in range(6)]
 
@@ -224,3 +225,30 @@ def test_the_command_says_what_it_set_aside(videos, store):
     assert done.returncode == 0, done.stderr
     assert f"damaged: a shard is now damaged-{shard.name}, and its clips are made anew" in done.stderr
     assert "2 written (0 partial), 4 already there" in done.stdout
+
+
+@pytest.mark.parametrize("repair", [False, True], ids=["header", "feature"])
+def test_an_imported_store_is_mended_by_the_import(tmp_path, monkeypatch, repair):
+    from longreel.extract import importing
+
+    monkeypatch.setattr(importing, "LIMITS", SealLimits(clips=2))
+    (tmp_path / "npy").mkdir()
+    for number in range(6):
+        np.save(tmp_path / "npy" / f"{number}.npy", np.full((3, 4), number, dtype=np.float16))
+
+    def bring(**options):
+        with open_source(tmp_path / "npy", "") as source:
+            return import_features(source, tmp_path / "store", Given("b", "w", None), **options)
+
+    bring()
+    digest = verify_store(tmp_path / "store").digest
+    shard = FeatureStore(tmp_path / "store").shards[1]
+    if repair:
+        flip_bit(shard.path, shard.data_offset)
+        assert bring().written == 0, "without --repair features are not read"
+    else:
+        os.truncate(shard.path, 100)
+    report = bring(repair=repair)
+    assert (report.written, report.already) == (2, 4)
+    assert report.set_aside == [f"damaged-{shard.path.name}"]
+    assert verify_store(tmp_path / "store").digest == digest
