@@ -14,7 +14,7 @@ CELL = st.one_of(
     st.text(max_size=12), st.sampled_from(["train", "val", "real", "generated", "x;y", "1.5", "..", "a/b"])
 )
 COLUMNS = ["path", "label", "split", "clip_id", "start", "end", "source", "extra"]
-HERE = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=150)
+HERE = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=800)
 
 
 def outcome(path: Path) -> str:
@@ -46,7 +46,7 @@ def test_any_values_of_jsonl_give_clips_or_a_manifest_error(tmp_path, rows):
     assert outcome(path) == "refused" or len(read_manifest(path).clips) == len(rows)
 
 
-@settings(HERE, max_examples=40)
+@settings(HERE, max_examples=400)
 @given(st.lists(st.text(min_size=1, max_size=20), min_size=1, max_size=5))
 def test_any_id_that_a_manifest_takes_comes_back_from_a_store(tmp_path_factory, ids):
     folder = tmp_path_factory.mktemp("s")
