@@ -4,13 +4,13 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from small_stores import ORIGIN, SPEC, some_clip, write_shard
 
 from longreel.errors import EnvironmentFault, StoreDamaged, StoreMismatch
 from longreel.store import (
     ClipFeatures,
     Failure,
     FeatureStore,
-    Origin,
     ShardWriter,
     Spec,
     append_failure,
@@ -20,34 +20,16 @@ from longreel.store import (
     verify_store,
 )
 
-SPEC = Spec(backbone="b", weights="w", dim=4, sampling="3 frames", preprocessing="none", decoder="auto")
-ORIGIN = Origin(decoder="pyav", fraction=1.0, size=7, mtime_ns=9, sha256="ab" * 32)
 IDS = ("clips/a.mp4", "ünï/動画 ß (1).mp4", "../../x", "a b#1-2", "=cmd|'/c calc'!A0", "\N{FAMILY}" * 70)
 
 
-def some_clip(seed: int, frames: int = 3, dim: int = 4) -> ClipFeatures:
-    rng = np.random.default_rng(seed)
-    return ClipFeatures(rng.normal(size=(frames, dim)).astype(np.float16), np.arange(frames) / 2)
-
-
-def write_store(folder: Path, clips: dict[str, ClipFeatures], spec: Spec = SPEC) -> Path:
-    """One shard with these clips; gives its path."""
-    folder.mkdir(parents=True, exist_ok=True)
-    before = set(folder.glob("*.h5"))
-    with ShardWriter(folder, spec) as writer:
-        for clip_id, clip in clips.items():
-            writer.add(clip_id, clip, ORIGIN)
-    (made,) = set(folder.glob("*.h5")) - before
-    return made
-
-
 def three_clips(folder: Path) -> Path:
-    return write_store(folder, {f"clip-{seed}": some_clip(seed) for seed in range(3)})
+    return write_shard(folder, {f"clip-{seed}": some_clip(seed) for seed in range(3)})
 
 
 def test_clips_come_back_as_they_were_written(tmp_path):
     clips = {clip_id: some_clip(seed, frames=seed + 1) for seed, clip_id in enumerate(IDS)}
-    write_store(tmp_path / "s", clips)
+    write_shard(tmp_path / "s", clips)
     with FeatureStore(tmp_path / "s") as store:
         assert store.spec == SPEC
         assert store.ids == tuple(store) == IDS
@@ -60,7 +42,7 @@ def test_clips_come_back_as_they_were_written(tmp_path):
 
 
 def test_ids_never_become_names_of_files_or_hdf5_objects(tmp_path):
-    shard = write_store(tmp_path / "s", {clip_id: some_clip(1) for clip_id in IDS})
+    shard = write_shard(tmp_path / "s", {clip_id: some_clip(1) for clip_id in IDS})
     assert [path.name for path in tmp_path.rglob("*")] == ["s", shard.name]
     with h5py.File(shard) as file:
         names: list[str] = []
@@ -70,7 +52,7 @@ def test_ids_never_become_names_of_files_or_hdf5_objects(tmp_path):
 
 def test_plain_h5py_opens_a_shard_and_sees_one_contiguous_float16_dataset(tmp_path):
     clips = {"a": some_clip(1, 5), "b": some_clip(2, 2)}
-    shard = write_store(tmp_path, clips)
+    shard = write_shard(tmp_path, clips)
     with h5py.File(shard) as file:
         features = file["features"]
         assert isinstance(features, h5py.Dataset)
@@ -85,14 +67,14 @@ def test_plain_h5py_opens_a_shard_and_sees_one_contiguous_float16_dataset(tmp_pa
 
 
 def test_a_shard_that_is_open_elsewhere_in_the_process_can_be_read_too(tmp_path):
-    shard = write_store(tmp_path, {"a": some_clip(1)})
+    shard = write_shard(tmp_path, {"a": some_clip(1)})
     with h5py.File(shard):
         np.testing.assert_array_equal(FeatureStore(tmp_path)["a"].features, some_clip(1).features)
 
 
 def test_reading_many_clips_at_once_gives_their_rows_in_the_order_asked_for(tmp_path):
     clips = {name: some_clip(seed, seed + 1) for seed, name in enumerate("abcd")}
-    write_store(tmp_path, clips)
+    write_shard(tmp_path, clips)
     rows, offsets = FeatureStore(tmp_path).read(["d", "a", "c"])
     assert offsets.tolist() == [0, 4, 5, 8]
     np.testing.assert_array_equal(rows, np.concatenate([clips[name].features for name in "dac"]))
@@ -100,9 +82,9 @@ def test_reading_many_clips_at_once_gives_their_rows_in_the_order_asked_for(tmp_
 
 def test_the_digest_depends_neither_on_the_order_nor_on_the_shards(tmp_path):
     clips = {name: some_clip(seed) for seed, name in enumerate("abcde")}
-    write_store(tmp_path / "one", clips)
+    write_shard(tmp_path / "one", clips)
     for name in "ecadb":
-        write_store(tmp_path / "five", {name: clips[name]})
+        write_shard(tmp_path / "five", {name: clips[name]})
     one, five = FeatureStore(tmp_path / "one"), FeatureStore(tmp_path / "five")
     assert (len(one.shards), len(five.shards)) == (1, 5)
     assert one.digest() == five.digest() == verify_store(tmp_path / "five").digest
@@ -120,8 +102,8 @@ def test_the_digest_changes_with_the_id_a_feature_or_a_time(tmp_path, change):
 
 
 def test_of_a_clip_written_twice_the_newest_counts(tmp_path):
-    write_store(tmp_path, {"a": some_clip(1), "b": some_clip(2)})
-    write_store(tmp_path, {"a": some_clip(3, frames=6)})
+    write_shard(tmp_path, {"a": some_clip(1), "b": some_clip(2)})
+    write_shard(tmp_path, {"a": some_clip(3, frames=6)})
     store = FeatureStore(tmp_path)
     assert len(store) == 2
     np.testing.assert_array_equal(store["a"].features, some_clip(3, frames=6).features)
@@ -130,7 +112,7 @@ def test_of_a_clip_written_twice_the_newest_counts(tmp_path):
 
 def test_the_tenth_shard_comes_after_the_ninth_and_the_millionth_after_all(tmp_path):
     for sequence, seed in ((999_999, 1), (1_000_000, 2)):
-        shard = write_store(tmp_path, {"a": some_clip(seed)})
+        shard = write_shard(tmp_path, {"a": some_clip(seed)})
         shard.rename(shard.with_name(f"{sequence:06d}-{shard.name.split('-')[1]}"))
     np.testing.assert_array_equal(FeatureStore(tmp_path)["a"].features, some_clip(2).features)
 
@@ -143,7 +125,7 @@ def test_a_whole_store_passes_verification(tmp_path):
 
 
 def test_a_damaged_clip_is_never_given_and_the_others_are(tmp_path):
-    shard = write_store(tmp_path, {f"clip-{seed}": some_clip(seed) for seed in range(3)})
+    shard = write_shard(tmp_path, {f"clip-{seed}": some_clip(seed) for seed in range(3)})
     begin = FeatureStore(tmp_path).shards[0].data_offset
     content = bytearray(shard.read_bytes())
     content[begin + 3 * 4 * 2] ^= 1  # the second clip's first feature
@@ -164,12 +146,12 @@ def test_a_folder_without_shards_is_no_store(tmp_path):
 
 
 def test_two_ways_of_extraction_in_one_folder_are_refused(tmp_path):
-    write_store(tmp_path, {"a": some_clip(1)})
+    write_shard(tmp_path, {"a": some_clip(1)})
     other = Spec("b", "w", 4, "2 fps", "none", "auto")
     with pytest.raises(StoreMismatch, match="sampling is '3 frames', not '2 fps'"):
-        write_store(tmp_path, {"b": some_clip(2)}, other)  # refused when its shard is sealed
+        write_shard(tmp_path, {"b": some_clip(2)}, other)  # refused when its shard is sealed
     assert FeatureStore(tmp_path).ids == ("a",)
-    write_store(tmp_path / "elsewhere", {"b": some_clip(2)}, other)
+    write_shard(tmp_path / "elsewhere", {"b": some_clip(2)}, other)
     shard = next((tmp_path / "elsewhere").glob("*.h5"))
     (tmp_path / shard.name.replace("000001", "000002")).write_bytes(shard.read_bytes())
     with pytest.raises(StoreMismatch, match="sampling is '3 frames', not '2 fps'"):
@@ -189,7 +171,7 @@ def test_a_store_in_a_place_that_is_no_folder_is_an_environment_fault(tmp_path):
 
 
 def test_the_last_failure_of_a_clip_counts_and_an_extracted_clip_is_no_failure(tmp_path):
-    write_store(tmp_path, {"a": some_clip(1)})
+    write_shard(tmp_path, {"a": some_clip(1)})
     for clip_id, reason in (("a", "old"), ("b", "old"), ("b", "new")):
         append_failure(tmp_path, "1of2", Failure(clip_id, clip_id, reason))
     append_failure(tmp_path, "2of2", Failure("c\u2028\n", "c", "why"))

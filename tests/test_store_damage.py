@@ -6,33 +6,15 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from small_stores import some_clip, write_shard
 
 from longreel.errors import EnvironmentFault, StoreDamaged, StoreMismatch
-from longreel.store import ClipFeatures, FeatureStore, Origin, ShardWriter, Spec, verify_store
+from longreel.store import FeatureStore, verify_store
 from longreel.store.shard import hash_file
-
-SPEC = Spec(backbone="b", weights="w", dim=4, sampling="3 frames", preprocessing="none", decoder="auto")
-ORIGIN = Origin(decoder="pyav", fraction=1.0, size=7, mtime_ns=9, sha256="ab" * 32)
-
-
-def some_clip(seed: int, frames: int = 3, dim: int = 4) -> ClipFeatures:
-    rng = np.random.default_rng(seed)
-    return ClipFeatures(rng.normal(size=(frames, dim)).astype(np.float16), np.arange(frames) / 2)
-
-
-def write_store(folder: Path, clips: dict[str, ClipFeatures], spec: Spec = SPEC) -> Path:
-    """One shard with these clips; gives its path."""
-    folder.mkdir(parents=True, exist_ok=True)
-    before = set(folder.glob("*.h5"))
-    with ShardWriter(folder, spec) as writer:
-        for clip_id, clip in clips.items():
-            writer.add(clip_id, clip, ORIGIN)
-    (made,) = set(folder.glob("*.h5")) - before
-    return made
 
 
 def three_clips(folder: Path) -> Path:
-    return write_store(folder, {f"clip-{seed}": some_clip(seed) for seed in range(3)})
+    return write_shard(folder, {f"clip-{seed}": some_clip(seed) for seed in range(3)})
 
 
 def reseal(path: Path) -> Path:
@@ -234,7 +216,7 @@ except LongreelError as error:
 def test_a_full_disk_is_an_environment_fault_and_leaves_nothing_half_written(tmp_path, limit):
     """The limit on a file's size stands for the end of the disk: a write past it fails in the same place."""
     shard = three_clips(tmp_path)
-    whole = write_store(tmp_path / "free", {f"new-{n}": some_clip(n, 16) for n in range(20)}).stat().st_size
+    whole = write_shard(tmp_path / "free", {f"new-{n}": some_clip(n, 16) for n in range(20)}).stat().st_size
     assert limit < whole
     done = run_python(FILL_DISK, tmp_path, limit)
     assert done.returncode == EnvironmentFault.exit_code == 5, done.stderr[-800:]
