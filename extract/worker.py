@@ -1,14 +1,10 @@
-"""The decode worker: a process of its own that can be killed, fed with clips over a socket.
+"""The decode worker: a process of its own that can be killed, and is handed one clip after another.
 
-Messages are JSON, a ``frames`` message is followed by the raw pixels. Nothing is pickled.
+A ``frames`` message is followed by the raw pixels.
 """
 
-import ctypes
 import hashlib
-import json
 import os
-import resource
-import signal
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -18,43 +14,33 @@ from multiprocessing.connection import Connection
 import av.logging
 import numpy as np
 
+from ..child import send, serve
 from .decoders import Frame, choose_decoder, decode_frames
 from .preprocessing import Preprocessing
 from .sampling import Sampling
 from .video import Undecodable, Video, choose_frames, open_video
 
-PR_SET_PDEATHSIG = 1
 CHUNK = 32  #: frames sent at a time, or a whole window where that is longer.
 
 
-def serve(descriptor: int, memory_bytes: int) -> None:
-    """Answer tasks from the parent until it closes the connection."""
-    if sys.platform == "linux":  # a worker hung inside a decoder must not outlive its parent
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_DATA, (memory_bytes, memory_bytes))
-    av.logging.set_level(av.logging.ERROR)
-    connection = Connection(descriptor)
-    while True:
-        try:
-            task = json.loads(connection.recv_bytes())
-        except EOFError:
-            return
-        try:
-            _answer(connection, task)
-        except Undecodable as error:
-            _send(connection, kind="failed", reason=str(error))
-        except MemoryError:  # of this clip or of those before it: another process will show
-            _send(connection, kind="lost", reason=f"needs more than {memory_bytes >> 20} MiB of memory")
-            return
+def answer(connection: Connection, task: dict) -> bool:
+    """Decode one clip; false when this process has no memory left for another."""
+    try:
+        _decode(connection, task)
+    except Undecodable as error:
+        send(connection, kind="failed", reason=str(error))
+    except MemoryError:  # of this clip or of those before it: another process will show
+        send(connection, kind="lost", reason=f"needs more than {int(sys.argv[2]) >> 20} MiB of memory")
+        return False
+    return True
 
 
-def _answer(connection: Connection, task: dict) -> None:
-    """Decode one clip: a header message, frames, and an end message with what was reached."""
+def _decode(connection: Connection, task: dict) -> None:
+    """A header message, frames, and an end message with what was reached."""
     video = open_video(task["path"])
     wanted = choose_frames(video, Sampling(**task["sampling"]), task["start"], task["end"])
     # The clip's own length adds to its deadline; a lying header must not, nor lying times: a second a frame at most.
-    _send(connection, kind="header", duration=min(float(video.seconds[-1]), len(video.seconds)))
+    send(connection, kind="header", duration=min(float(video.seconds[-1]), len(video.seconds)))
     preprocessing = Preprocessing(**task["preprocessing"])
     chunk = max(1, CHUNK // task["window"]) * task["window"]
     decoders = choose_decoder(video, task["decoder"])
@@ -66,13 +52,13 @@ def _answer(connection: Connection, task: dict) -> None:
         except Undecodable:
             if decoder == decoders[-1]:
                 raise
-            _send(connection, kind="restart")
+            send(connection, kind="restart")
     if got == 0:
         raise Undecodable("none of the wanted frames can be decoded")
     status = os.stat(task["path"])
     with open(task["path"], "rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    _send(
+    send(
         connection,
         kind="end",
         decoder=decoder,
@@ -92,16 +78,13 @@ def _send_frames(
     while group := list(islice(small, chunk)):
         pixels = np.stack([frame.pixels for frame in group])
         seconds = video.seconds[[frame.index for frame in group]]
-        _send(connection, kind="frames", seconds=seconds.tolist(), shape=pixels.shape)
+        send(connection, kind="frames", seconds=seconds.tolist(), shape=pixels.shape)
         connection.send_bytes(pixels.tobytes())
         got += len(group)
         clean += sum(not frame.damaged for frame in group)
     return got, clean
 
 
-def _send(connection: Connection, **message: object) -> None:
-    connection.send_bytes(json.dumps(message).encode())
-
-
 if __name__ == "__main__":
-    serve(int(sys.argv[1]), int(sys.argv[2]))
+    av.logging.set_level(av.logging.ERROR)
+    serve(answer, memory_bytes=int(sys.argv[2]))

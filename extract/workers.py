@@ -1,22 +1,15 @@
 """Decoding many clips in worker processes that are watched: a deadline for each clip, SIGKILL for what hangs."""
 
 import json
-import os
 import queue
-import signal
-import socket
-import subprocess
-import sys
-import tempfile
 import threading
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from multiprocessing.connection import Connection
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..child import Child, Lost, Overdue
 from .preprocessing import Preprocessing
 from .sampling import Sampling
 
@@ -25,7 +18,6 @@ MEMORY_BYTES = 2 << 30
 ATTEMPTS = 2  #: of a clip whose decoder hung or died; the second comes after all other clips.
 KILLED_ATTEMPTS = 5  #: SIGKILL comes from outside, seldom because of the clip.
 QUEUED_CHUNKS = 8
-STDERR_KEPT = 2000
 
 
 @dataclass(frozen=True)
@@ -139,28 +131,27 @@ def _drain(events: queue.Queue) -> None:
 
 def _supervise(waiting: _Waiting, settings: DecodeSettings, events: queue.Queue, stop: threading.Event) -> None:
     """One thread for each worker: hand it a clip at a time, watch it, replace it when it is lost."""
-    worker: _Worker | None = None
+    worker: Child | None = None
     try:
         while not stop.is_set():
             try:
                 task, attempt = waiting.get_nowait()
             except queue.Empty:
                 break
-            worker = worker or _Worker(settings)
+            worker = worker or Child(f"{__package__}.worker", str(settings.memory_bytes))
             try:
-                _decode_one(worker, task, events, stop)
-            except _Lost as lost:
-                reason, limit = (str(lost), ATTEMPTS) if str(lost) else worker.cause_of_death()
+                _decode_one(worker, task, settings, events, stop)
+            except Lost as lost:
                 stderr = worker.stderr_tail()
                 worker.end()
                 worker = None
                 if stop.is_set():
                     break
-                if attempt < limit:
+                if attempt < (KILLED_ATTEMPTS if lost.signal_name == "SIGKILL" else ATTEMPTS):
                     events.put(Restarted(task.clip_id))
                     waiting.put((task, attempt + 1))
                 else:
-                    events.put(Failed(task.clip_id, f"{reason}, {attempt} times", stderr))
+                    events.put(Failed(task.clip_id, f"{_describe(lost, settings)}, {attempt} times", stderr))
     except BaseException as error:
         events.put(error)
     finally:
@@ -168,21 +159,39 @@ def _supervise(waiting: _Waiting, settings: DecodeSettings, events: queue.Queue,
             worker.end()
 
 
-def _decode_one(worker: "_Worker", task: DecodeTask, events: queue.Queue, stop: threading.Event) -> None:
+def _describe(lost: Lost, settings: DecodeSettings) -> str:
+    if isinstance(lost, Overdue):
+        return f"decoding passed its deadline of {settings.deadline_seconds:g} s beside its duration"
+    return f"the decoder {lost}"
+
+
+def _decode_one(
+    worker: Child, task: DecodeTask, settings: DecodeSettings, events: queue.Queue, stop: threading.Event
+) -> None:
     """Pass a clip's messages on as events.
 
     Raises:
-        _Lost: When the worker has to be given up.
+        Lost: When the worker has to be given up.
     """
-    patience = worker.settings.deadline_seconds
-    worker.begin(task)
+    patience = settings.deadline_seconds
+    worker.send(
+        path=task.path,
+        start=task.start,
+        end=task.end,
+        sampling=asdict(settings.sampling),
+        preprocessing=asdict(settings.preprocessing),
+        decoder=settings.decoder,
+        window=settings.window,
+    )
     while True:
-        message, patience = worker.receive(patience, stop)
-        match message["kind"]:
+        content, patience = worker.receive(patience, stop.is_set)
+        message = json.loads(content)
+        match message.pop("kind"):
             case "header":
                 patience += message["duration"]
             case "frames":
-                pixels, patience = worker.receive_pixels(message["shape"], patience, stop)
+                content, patience = worker.receive(patience, stop.is_set)
+                pixels = np.frombuffer(content, dtype=np.uint8).reshape(message["shape"])
                 events.put(Frames(task.clip_id, pixels, np.array(message["seconds"])))
             case "restart":
                 events.put(Restarted(task.clip_id))
@@ -190,105 +199,7 @@ def _decode_one(worker: "_Worker", task: DecodeTask, events: queue.Queue, stop: 
                 events.put(Failed(task.clip_id, message["reason"], worker.stderr_tail()))
                 return
             case "lost":
-                raise _Lost(message["reason"])
+                raise Lost(message["reason"])
             case "end":
-                del message["kind"]
                 events.put(Decoded(task.clip_id, **message))
                 return
-
-
-class _Lost(Exception):
-    """The worker died or is past its deadline."""
-
-
-class _Worker:
-    """A decode process and the connection to it."""
-
-    def __init__(self, settings: DecodeSettings) -> None:
-        self.settings = settings
-        ours, theirs = socket.socketpair()
-        self._stderr = tempfile.TemporaryFile()
-        command = [
-            sys.executable,
-            "-P",
-            "-m",
-            f"{__package__}.worker",
-            str(theirs.fileno()),
-            str(settings.memory_bytes),
-        ]
-        self._process = subprocess.Popen(
-            command,
-            pass_fds=[theirs.fileno()],
-            stdin=subprocess.DEVNULL,
-            stdout=self._stderr,
-            stderr=self._stderr,
-            env=os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"},
-        )
-        theirs.close()
-        self._connection = Connection(ours.detach())
-
-    def begin(self, task: DecodeTask) -> None:
-        self._stderr.seek(0)
-        self._stderr.truncate()
-        settings = self.settings
-        message = {
-            "path": task.path,
-            "start": task.start,
-            "end": task.end,
-            "sampling": asdict(settings.sampling),
-            "preprocessing": asdict(settings.preprocessing),
-            "decoder": settings.decoder,
-            "window": settings.window,
-        }
-        try:
-            self._connection.send_bytes(json.dumps(message).encode())
-        except OSError:
-            raise _Lost from None
-
-    def receive(self, patience: float, stop: threading.Event) -> tuple[dict, float]:
-        """The next message, and the patience left: only the time spent waiting for the worker counts."""
-        content, patience = self._receive_bytes(patience, stop)
-        return json.loads(content), patience
-
-    def receive_pixels(
-        self, shape: list[int], patience: float, stop: threading.Event
-    ) -> tuple[NDArray[np.uint8], float]:
-        content, patience = self._receive_bytes(patience, stop)
-        return np.frombuffer(content, dtype=np.uint8).reshape(shape), patience
-
-    def _receive_bytes(self, patience: float, stop: threading.Event) -> tuple[bytes, float]:
-        begun = time.monotonic()
-        try:
-            while not self._connection.poll(0.2):
-                if stop.is_set():
-                    raise _Lost("stopped")
-                if time.monotonic() - begun > patience:
-                    raise _Lost(
-                        f"decoding passed its deadline of {self.settings.deadline_seconds:g} s beside its duration"
-                    )
-            return self._connection.recv_bytes(), patience - (time.monotonic() - begun)
-        except (EOFError, OSError):
-            raise _Lost from None
-
-    def cause_of_death(self) -> tuple[str, int]:
-        """Why the connection closed (the worker is ending or has ended by itself), and how often to try its clip."""
-        try:
-            code = self._process.wait(timeout=5.0)
-        except subprocess.TimeoutExpired:
-            return "the decoder closed its connection", ATTEMPTS
-        if code >= 0:
-            return f"the decoder ended with status {code}", ATTEMPTS
-        name = signal.Signals(-code).name
-        return f"the decoder died of {name}", KILLED_ATTEMPTS if name == "SIGKILL" else ATTEMPTS
-
-    def stderr_tail(self) -> str:
-        self._stderr.seek(0, os.SEEK_END)
-        self._stderr.seek(max(0, self._stderr.tell() - STDERR_KEPT))
-        return self._stderr.read().decode(errors="replace").strip()
-
-    def end(self) -> None:
-        """End the process, whatever it is doing."""
-        self._process.kill()
-        self._process.wait()
-        self._connection.close()
-        self._stderr.close()

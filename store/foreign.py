@@ -5,20 +5,20 @@ sizes it does not have, and crash the HDF5 library where it is malformed. So eve
 read, each is reached by hard links alone, and once the file is open this process can open no other.
 """
 
-import ctypes
-import json
 import math
 import os
 import resource
-import signal
 import sys
 from collections.abc import Iterator
+from functools import cache
 from multiprocessing.connection import Connection
 
 import numpy as np
 
 # h5py's compiled modules have no types.
 from h5py import h5d, h5f, h5g, h5i, h5l, h5o, h5p, h5pl, h5s, h5t, h5z  # pyright: ignore[reportAttributeAccessIssue]
+
+from ..child import send, serve
 
 MEMORY_BYTES = 1 << 30
 MAX_DECLARED = 4 << 30  #: bytes of one dataset.
@@ -159,31 +159,31 @@ def open_alone(path: str) -> h5g.GroupID:
         raise Refused(f"is not a whole HDF5 file ({error})") from None
 
 
-def serve(connection: Connection, path: str) -> None:
-    """Open the file and answer: ``list`` with the datasets in groups, a name with its array."""
-    root: h5g.GroupID | None = None
-    while True:
-        try:
-            task = json.loads(connection.recv_bytes())
-        except EOFError:
-            return
-        try:
-            root = root or open_alone(path)
-            if task["kind"] == "list":
-                _send_list(connection, root)
-            else:
-                values = read_dataset(root, task["name"], task["most"])
-                _send(connection, kind="array", shape=values.shape, dtype=values.dtype.str)
-                connection.send_bytes(values.reshape(-1).data.cast("B") if values.size else b"")
-        except Refused as refused:
-            _send(connection, kind="refused", reason=str(refused))
-        except Unusable as unusable:
-            _send(connection, kind="unusable", reason=str(unusable))
-        except MemoryError:
-            _send(connection, kind="unusable", reason=f"needs more than {MEMORY_BYTES >> 20} MiB of memory")
-        except Exception as error:  # whatever h5py makes of a malformed file
-            kind = "refused" if task["kind"] == "list" else "unusable"
-            _send(connection, kind=kind, reason=f"is damaged ({' '.join(str(error).split())[:200]})")
+def answer(connection: Connection, task: dict) -> bool:
+    """Answer ``list`` with the datasets in groups, ``read`` with an array; the file is opened at the first task."""
+    try:
+        root = _root()
+        if task["kind"] == "list":
+            _send_list(connection, root)
+        else:
+            values = read_dataset(root, task["name"], task["most"])
+            send(connection, kind="array", shape=values.shape, dtype=values.dtype.str)
+            connection.send_bytes(values.reshape(-1).data.cast("B") if values.size else b"")
+    except Refused as refused:
+        send(connection, kind="refused", reason=str(refused))
+    except Unusable as unusable:
+        send(connection, kind="unusable", reason=str(unusable))
+    except MemoryError:
+        send(connection, kind="unusable", reason=f"needs more than {MEMORY_BYTES >> 20} MiB of memory")
+    except Exception as error:  # whatever h5py makes of a malformed file
+        kind = "refused" if task["kind"] == "list" else "unusable"
+        send(connection, kind=kind, reason=f"is damaged ({' '.join(str(error).split())[:200]})")
+    return True
+
+
+@cache
+def _root() -> h5g.GroupID:
+    return open_alone(sys.argv[2])
 
 
 def _send_list(connection: Connection, root: h5g.GroupID) -> None:
@@ -191,24 +191,11 @@ def _send_list(connection: Connection, root: h5g.GroupID) -> None:
     for entry in list_datasets(root):
         batch.append(entry)
         if len(batch) == BATCH:
-            _send(connection, kind="datasets", datasets=batch)
+            send(connection, kind="datasets", datasets=batch)
             batch = []
-    _send(connection, kind="datasets", datasets=batch)
-    _send(connection, kind="end")
-
-
-def _send(connection: Connection, **message: object) -> None:
-    connection.send_bytes(json.dumps(message).encode())
-
-
-def main() -> None:
-    """The process: a connection's descriptor and the file's path are its arguments."""
-    if sys.platform == "linux":  # must not outlive its parent; 1 is PR_SET_PDEATHSIG
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_DATA, (MEMORY_BYTES, MEMORY_BYTES))
-    serve(Connection(int(sys.argv[1])), sys.argv[2])
+    send(connection, kind="datasets", datasets=batch)
+    send(connection, kind="end")
 
 
 if __name__ == "__main__":
-    main()
+    serve(answer, MEMORY_BYTES)

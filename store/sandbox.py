@@ -2,21 +2,15 @@
 
 import json
 import os
-import signal
-import socket
-import subprocess
-import sys
-import tempfile
 import threading
-import time
 from dataclasses import dataclass
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..child import Child, Lost, Overdue
 from ..errors import ForeignRefused
 
 PATIENCE_SECONDS = 60.0  #: for an answer; a reader that takes longer is killed.
@@ -54,7 +48,7 @@ class ForeignFile:
         self.path = path
         self._patience = patience
         self._lock = threading.Lock()
-        self._reader: _Reader | None = None
+        self._reader: Child | None = None
         self.datasets: tuple[ForeignDataset, ...] = ()
         try:
             self.datasets = tuple(self._list())
@@ -82,24 +76,25 @@ class ForeignFile:
         """
         with self._lock:
             try:
-                reader = self._ask(kind="read", name=name, most=most)
-                message = json.loads(reader.receive())
+                message = self._ask(kind="read", name=name, most=most)
                 if message["kind"] != "array":
                     raise DatasetUnreadable(message["reason"])
-                content = reader.receive()
-            except _Lost as lost:
+                content = self._receive()
+            except Lost as lost:
+                reason = self._describe(lost)
                 self.close()
-                raise DatasetUnreadable(str(lost)) from None
+                raise DatasetUnreadable(reason) from None
         return np.frombuffer(content, message["dtype"]).reshape(message["shape"])
 
     def _list(self) -> list[ForeignDataset]:
         found = []
         try:
-            reader = self._ask(kind="list")
-            while (message := json.loads(reader.receive()))["kind"] == "datasets":
+            message = self._ask(kind="list")
+            while message["kind"] == "datasets":
                 found += [ForeignDataset(**entry | {"shape": tuple(entry["shape"])}) for entry in message["datasets"]]
-        except _Lost as lost:
-            raise self._refusal(str(lost)) from None
+                message = json.loads(self._receive())
+        except Lost as lost:
+            raise self._refusal(self._describe(lost)) from None
         if message["kind"] == "refused":
             raise self._refusal(message["reason"])
         return found
@@ -109,66 +104,20 @@ class ForeignFile:
             f"{self.path}: {reason}. Nothing of it was read; write its float datasets to a new file with its own tool."
         )
 
-    def _ask(self, **task: object) -> "_Reader":
-        self._reader = self._reader or _Reader(self.path, self._patience)
-        self._reader.send(task)
-        return self._reader
-
-
-class _Lost(Exception):
-    """The reader died or does not answer; the text says how."""
-
-
-class _Reader:
-    """The reading process and the connection to it."""
-
-    def __init__(self, path: Path, patience: float) -> None:
-        self._patience = patience
-        ours, theirs = socket.socketpair()
-        self._stderr = tempfile.TemporaryFile()
-        command = [sys.executable, "-P", "-m", f"{__package__}.foreign", str(theirs.fileno()), os.path.abspath(path)]
-        quiet = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-        self._process = subprocess.Popen(
-            command,
-            pass_fds=[theirs.fileno()],
-            stdin=subprocess.DEVNULL,
-            stdout=self._stderr,
-            stderr=self._stderr,
+    def _ask(self, **task: object) -> dict:
+        if self._reader is None:
             # "::" is HDF5's word for: load no plugin.
-            env=os.environ | quiet | {"HDF5_PLUGIN_PRELOAD": "::", "HDF5_PLUGIN_PATH": ""},
-        )
-        theirs.close()
-        self._connection = Connection(ours.detach())
+            no_plugins = {"HDF5_PLUGIN_PRELOAD": "::", "HDF5_PLUGIN_PATH": ""}
+            self._reader = Child(f"{__package__}.foreign", os.path.abspath(self.path), environment=no_plugins)
+        self._reader.send(**task)
+        return json.loads(self._receive())
 
-    def send(self, task: dict) -> None:
-        try:
-            self._connection.send_bytes(json.dumps(task).encode())
-        except OSError:
-            raise _Lost(self._cause_of_death()) from None
+    def _receive(self) -> bytes:
+        assert self._reader is not None
+        return self._reader.receive(self._patience)[0]
 
-    def receive(self) -> bytes:
-        begun = time.monotonic()
-        try:
-            while not self._connection.poll(0.2):
-                if time.monotonic() - begun > self._patience:
-                    raise _Lost(f"reading it took more than {self._patience:g} s")
-            return self._connection.recv_bytes()
-        except (EOFError, OSError):
-            raise _Lost(self._cause_of_death()) from None
-
-    def _cause_of_death(self) -> str:
-        try:
-            code = self._process.wait(timeout=5.0)
-        except subprocess.TimeoutExpired:
-            return "the reader closed its connection"
-        end = f"died of {signal.Signals(-code).name}" if code < 0 else f"ended with status {code}"
-        self._stderr.seek(0)
-        words = " ".join(self._stderr.read().decode(errors="replace").split())
-        return f"the HDF5 library {end} on it{': ' if words else ''}{words[-200:]}"
-
-    def end(self) -> None:
-        """End the process, whatever it is doing."""
-        self._process.kill()
-        self._process.wait()
-        self._connection.close()
-        self._stderr.close()
+    def _describe(self, lost: Lost) -> str:
+        if isinstance(lost, Overdue):
+            return f"reading it took more than {self._patience:g} s"
+        words = " ".join(self._reader.stderr_tail().split()) if self._reader else ""
+        return f"the HDF5 library {lost} on it{': ' if words else ''}{words[-200:]}"

@@ -281,15 +281,15 @@ def test_a_reader_that_crashes_or_hangs_costs_one_dataset(tmp_path, blow, words)
 
 
 def test_a_reader_that_crashes_while_it_lists_the_file_is_one_error(tmp_path, monkeypatch):
-    from longreel.store import sandbox
+    from longreel.child import Child
 
-    send = sandbox._Reader.send
+    send = Child.send
 
-    def crash(reader, task):
-        send(reader, task)
+    def crash(reader, **task):
+        send(reader, **task)
         os.kill(reader._process.pid, signal.SIGSEGV)
 
-    monkeypatch.setattr(sandbox._Reader, "send", crash)
+    monkeypatch.setattr(Child, "send", crash)
     with pytest.raises(ForeignRefused, match=r"f\.h5: the HDF5 library died of SIGSEGV"):
         ForeignFile(good_file(tmp_path / "f.h5"))
 

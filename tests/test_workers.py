@@ -318,3 +318,20 @@ def test_a_number_of_workers_that_would_never_begin_is_refused(short, workers):
     except subprocess.TimeoutExpired:
         pytest.fail(f"{workers} workers are waited for without end")
     assert "at least one worker is needed" in done.stderr, done.stderr[-300:]
+
+
+def test_a_worker_that_stops_in_the_middle_of_a_message_is_lost_too(tmp_path, monkeypatch):
+    """A module that announces a hundred bytes, sends ten, and sleeps."""
+    from longreel import child
+
+    (tmp_path / "stalls.py").write_text(
+        "import os, sys, time\nos.write(int(sys.argv[1]), bytes([0, 0, 0, 100]) + b'x' * 10)\ntime.sleep(600)\n"
+    )
+    monkeypatch.setattr(child, "STALL_SECONDS", 1)
+    path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
+    stalled = child.Child("stalls", environment={"PYTHONPATH": path})
+    try:
+        with pytest.raises(child.Lost, match="stopped in the middle of a message"):
+            stalled.receive(patience=30.0)
+    finally:
+        stalled.end()
