@@ -1,6 +1,7 @@
 """From a video's wanted frames to their pixels, by decord or PyAV. Runs in the decode workers, without torch."""
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 
@@ -8,11 +9,14 @@ import numpy as np
 from av.error import FFmpegError
 from av.video.frame import VideoFrame
 from av.video.reformatter import VideoReformatter
+from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from .video import Undecodable, Video, one_line, open_container, video_stream
 
 CODECS = {"h264", "hevc", "mpeg1video", "mpeg2video", "mpeg4"}
+INDEXED = ("mov", "matroska")  #: containers in which a jump lands where it was aimed.
+FIRST_TICK = -(2**40)  #: before every packet.
 CONTAINERS = ("mov", "matroska", "avi")  #: in MPEG program streams decord repeats and misplaces frames.
 DECORD_SECONDS = 600.0  #: decord's memory grows with what it has decoded, by half a gigabyte an hour of 720p.
 SEEK_WORTHWHILE = 12  #: frames that a jump to a keyframe must save.
@@ -22,15 +26,17 @@ GROUP_BYTES = 64 << 20  #: decord gives frames in groups of about this size.
 def choose_decoder(video: Video, wanted: str) -> list[str]:
     """The decoders to try, in order. ``auto`` goes by the file's header alone, so the choice is always the same.
 
-    decord is first for what it decodes right: 8-bit H.264, HEVC and MPEG of constant rate without an edit list, of
-    at most ten minutes.
+    decord is one of them for what it decodes right: 8-bit H.264, HEVC and MPEG of constant rate without an edit list,
+    of at most ten minutes. It is first unless the file has B-frames: PyAV leaves out those that no wanted frame needs.
     """
     if wanted != "auto":
         return [wanted]
     known = video.codec in CODECS and video.container.startswith(CONTAINERS) and video.plain
     whole = video.steady and video.closed and video.present == 1.0
     short = video.duration <= DECORD_SECONDS
-    return ["decord", "pyav"] if known and whole and short and find_spec("decord") is not None else ["pyav"]
+    if not (known and whole and short and find_spec("decord") is not None):
+        return ["pyav"]
+    return ["pyav", "decord"] if video.reordered else ["decord", "pyav"]
 
 
 @dataclass(frozen=True)
@@ -77,8 +83,8 @@ def _decode_pyav(video: Video, wanted: NDArray[np.int64]) -> Iterator[Frame]:
     index_of = {int(video.pts[index]): int(index) for index in wanted}
     reformat = VideoReformatter().reformat
     try:
-        with open_container(video.path) as container:
-            for frame in _walk(container, video, video.pts[wanted]):
+        with _from_the_start(video) as stream:
+            for frame in _walk(stream, video, video.pts[wanted]):
                 index = index_of.pop(_tick(frame), None)
                 if index is not None:
                     pixels = np.asarray(reformat(frame, format="rgb24").to_ndarray(), dtype=np.uint8)
@@ -87,6 +93,17 @@ def _decode_pyav(video: Video, wanted: NDArray[np.int64]) -> Iterator[Frame]:
         raise
     except (FFmpegError, OSError, ValueError) as error:
         raise Undecodable(f"pyav: {one_line(error)}") from error
+
+
+@contextmanager
+def _from_the_start(video: Video) -> Iterator[VideoStream]:
+    """The stream before its first packet. Opened anew where seeking is less sure: that costs as much as ten frames."""
+    if video.container.startswith(INDEXED):
+        video.stream.container.seek(FIRST_TICK, stream=video.stream, backward=True)
+        yield video.stream
+    else:
+        with open_container(video.path) as container:
+            yield video_stream(container)
 
 
 def _tick(frame: VideoFrame) -> int:
@@ -98,21 +115,23 @@ def _upright(pixels: NDArray[np.uint8], rotation: int) -> NDArray[np.uint8]:
     return np.ascontiguousarray(np.rot90(pixels, rotation // 90)) if rotation else pixels
 
 
-def _walk(container, video: Video, targets: NDArray[np.int64]) -> Iterator[VideoFrame]:
+def _walk(stream: VideoStream, video: Video, targets: NDArray[np.int64]) -> Iterator[VideoFrame]:
     """Decode towards the target ticks, jumping to a keyframe where that saves enough, and past damage."""
-    stream = video_stream(container)
+    container = stream.container
     remaining = list(targets[::-1])
     # AVI stores no presentation times and FFmpeg guesses wrongly for H.264 with B-frames; the order is right.
     in_order = iter(video.pts.tolist()) if (video.container, video.codec) == ("avi", "h264") else None
     wanted = set(targets.tolist())
-    position = int(video.pts[0])
+    position, target = int(video.pts[0]), None
     packets = container.demux(stream)
     while remaining:
-        jump = _keyframe_ahead(video, position, int(remaining[-1]))
-        if jump is not None:
-            container.seek(jump, stream=stream, backward=True)
-            packets = container.demux(stream)
-            position = jump
+        if target != remaining[-1]:
+            target = remaining[-1]
+            jump = _keyframe_ahead(video, position, int(target))
+            if jump is not None:
+                container.seek(jump, stream=stream, backward=True)
+                packets = container.demux(stream)
+                position = jump
         try:
             packet = next(packets, None)
         except FFmpegError:  # the file is cut short here
@@ -143,7 +162,7 @@ def _decode_packet(stream, packet) -> list[VideoFrame]:
 
 def _keyframe_ahead(video: Video, position: int, target: int) -> int | None:
     """The tick to jump to, if a keyframe lies well ahead of the position and not after the target."""
-    if not video.container.startswith(("mov", "matroska")):
+    if not video.container.startswith(INDEXED):
         return None
     at = np.searchsorted(video.keyframes, target, side="right") - 1
     if at < 0 or video.keyframes[at] <= position:

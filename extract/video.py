@@ -5,7 +5,8 @@ imports neither torch nor anything that does. Files are opened by FFmpeg's file 
 other formats that name further files are not among the formats allowed.
 """
 
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import av
@@ -45,11 +46,13 @@ class Video:
     present: float  #: the part of the promised frames that the file really has.
     steady: bool  #: constant frame rate and no edit list that hides frames.
     closed: bool  #: no frame needs one from before the last keyframe; decord jumps to wrong frames otherwise.
+    reordered: bool  #: stored in another order than shown (B-frames): there are frames that no other needs.
     plain: bool  #: 8-bit pixels of even width and height.
+    stream: VideoStream = field(repr=False)  #: of the open file, left wherever the last reader stopped.
 
 
 def open_video(path: str) -> Video:
-    """Read header and packet list; no frame is decoded.
+    """Read header and packet list; no frame is decoded. Close ``stream.container`` after use.
 
     Raises:
         Undecodable: When the file is missing, unreadable, not a video, or too large to decode safely.
@@ -57,15 +60,11 @@ def open_video(path: str) -> Video:
     if not Path(path).is_file():
         raise Undecodable("a folder, not a file" if Path(path).is_dir() else "no such file")
     try:
-        with open_container(path) as container:
-            stream = video_stream(container)
-            context = stream.codec_context
-            if context.width * context.height > MAX_PIXELS:
-                raise Undecodable(f"frames of {context.width}x{context.height} are too large")
-            rows, hidden, closed = _read_packets(container, stream)
-            if not rows:
-                raise Undecodable("no video frames")
-            return _tabulate(path, container, stream, rows, hidden, closed)
+        with ExitStack() as opened:
+            stream = video_stream(opened.enter_context(open_container(path)))
+            video = _tabulate(path, stream, _read_packets(stream))
+            opened.pop_all()
+            return video
     except MemoryError:  # FFmpeg's is an FFmpegError too
         raise
     except (FFmpegError, OSError, ValueError) as error:
@@ -78,36 +77,57 @@ def open_container(path: str) -> InputContainer:
 
 
 def video_stream(container: InputContainer) -> VideoStream:
-    """The first video stream, decoded by one thread."""
+    """The first video stream, decoded by one thread.
+
+    Raises:
+        Undecodable: When there is none, or its frames are too large to decode safely.
+    """
     if not container.streams.video:
         raise Undecodable("no video stream")
     stream = container.streams.video[0]
+    context = stream.codec_context
+    if context.width * context.height > MAX_PIXELS:
+        raise Undecodable(f"frames of {context.width}x{context.height} are too large")
     stream.thread_count = 1
     return stream
 
 
-def _read_packets(container, stream) -> tuple[list[tuple[int, bool]], int, bool]:
-    """``(tick, is keyframe)`` of each shown frame in presentation order, how many an edit list hides, and whether
-    all groups of pictures are closed: no frame stored behind a keyframe is shown before it."""
-    rows, hidden, closed, key = [], 0, True, None
+@dataclass(frozen=True)
+class _Packets:
+    """What a file's packets say; the fields without a note are ``Video``'s."""
+
+    shown: list[tuple[int, bool]]  #: tick of each shown frame, in presentation order, and whether it is a keyframe.
+    hidden: int  #: frames that an edit list hides.
+    closed: bool
+    reordered: bool
+
+
+def _read_packets(stream: VideoStream) -> _Packets:
+    shown, hidden, closed, reordered = [], 0, True, False
+    key = latest = None
     try:
-        for packet in container.demux(stream):
+        for packet in stream.container.demux(stream):
             tick = packet.pts if packet.pts is not None else packet.dts
             if packet.size == 0 or tick is None:
                 continue
             if packet.is_keyframe:
                 key = tick
             closed = closed and (key is None or tick >= key)
+            reordered = reordered or (latest is not None and tick < latest)
+            latest = tick
             if packet.is_discard:
                 hidden += 1
             else:
-                rows.append((tick, packet.is_keyframe))
+                shown.append((tick, packet.is_keyframe))
     except FFmpegError:  # a file cut short: what was read so far is what it has
         pass
-    return sorted(rows), hidden, closed
+    if not shown:
+        raise Undecodable("no video frames")
+    return _Packets(sorted(shown), hidden, closed, reordered)
 
 
-def _tabulate(path: str, container, stream, rows: list[tuple[int, bool]], hidden: int, closed: bool) -> Video:
+def _tabulate(path: str, stream: VideoStream, packets: _Packets) -> Video:
+    context, rows, hidden = stream.codec_context, packets.shown, packets.hidden
     pts = np.array([tick for tick, _ in rows], dtype=np.int64)
     pts, first_of = np.unique(pts, return_index=True)
     seconds = (pts - pts[0]) * float(stream.time_base)
@@ -117,21 +137,23 @@ def _tabulate(path: str, container, stream, rows: list[tuple[int, bool]], hidden
     if stream.frames:
         present = min(1.0, (len(rows) + hidden) / stream.frames)
     else:
-        present = _present(span, _promised_seconds(container, stream), step)
+        present = _present(span, _promised_seconds(stream), step)
     return Video(
         path=path,
-        width=stream.codec_context.width,
-        height=stream.codec_context.height,
-        codec=stream.codec_context.codec.canonical_name,
-        container=container.format.name,
+        width=context.width,
+        height=context.height,
+        codec=context.codec.canonical_name,
+        container=stream.container.format.name,
         seconds=seconds,
         pts=pts,
         keyframes=pts[[rows[index][1] for index in first_of]],
         duration=span / present,
         present=present,
         steady=hidden == 0 and len(pts) == len(rows) and (len(steps) == 0 or int(steps.max() - steps.min()) <= 1),
-        closed=closed,
-        plain=_is_plain(stream.codec_context),
+        closed=packets.closed,
+        reordered=packets.reordered,
+        plain=_is_plain(context),
+        stream=stream,
     )
 
 
@@ -144,10 +166,11 @@ def _frame_seconds(stream) -> float:
     return float(1 / stream.average_rate) if stream.average_rate else 0.04
 
 
-def _promised_seconds(container, stream) -> float:
+def _promised_seconds(stream: VideoStream) -> float:
     if stream.duration:
         return float(stream.duration * stream.time_base)
-    return container.duration / av.time_base if container.duration else 0.0
+    whole = stream.container.duration
+    return whole / av.time_base if whole else 0.0
 
 
 def _present(span: float, promised: float, step: float) -> float:

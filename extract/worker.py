@@ -38,6 +38,24 @@ def answer(connection: Connection, task: dict) -> bool:
 def _decode(connection: Connection, task: dict) -> None:
     """A header message, frames, and an end message with what was reached."""
     video = open_video(task["path"])
+    with video.stream.container:
+        decoder, fraction = _send_video(connection, task, video)
+    status = os.stat(task["path"])
+    with open(task["path"], "rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    send(
+        connection,
+        kind="end",
+        decoder=decoder,
+        fraction=fraction,
+        size=status.st_size,
+        mtime_ns=status.st_mtime_ns,
+        sha256=digest,
+    )
+
+
+def _send_video(connection: Connection, task: dict, video: Video) -> tuple[str, float]:
+    """Header and frames; the decoder that gave them, and the undamaged part of what was wanted."""
     wanted = choose_frames(video, Sampling(**task["sampling"]), task["start"], task["end"])
     # The clip's own length adds to its deadline; a lying header must not, nor lying times: a second a frame at most.
     send(connection, kind="header", duration=min(float(video.seconds[-1]), len(video.seconds)))
@@ -55,18 +73,7 @@ def _decode(connection: Connection, task: dict) -> None:
             send(connection, kind="restart")
     if got == 0:
         raise Undecodable("none of the wanted frames can be decoded")
-    status = os.stat(task["path"])
-    with open(task["path"], "rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    send(
-        connection,
-        kind="end",
-        decoder=decoder,
-        fraction=wanted.present * clean / len(wanted.frames),
-        size=status.st_size,
-        mtime_ns=status.st_mtime_ns,
-        sha256=digest,
-    )
+    return decoder, wanted.present * clean / len(wanted.frames)
 
 
 def _send_frames(

@@ -28,7 +28,7 @@ MOTION_PARTS = slice(COLOUR + HISTOGRAM, None)
 
 
 def noise(frames: int, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).integers(0, 256, (frames, 64, 64, 3), dtype=np.uint8)
+    return np.random.default_rng(seed).integers(0, 256, (frames, 48, 48, 3), dtype=np.uint8)
 
 
 def drifting(direction: int, frames: int = 4, speed: float = 1.0, wavelength: float = 16.0) -> torch.Tensor:
@@ -53,7 +53,7 @@ def test_there_is_one_row_for_each_window_begun(frames: int, rows: int):
 def test_the_frames_it_asks_for_are_the_frames_it_takes():
     frame = np.random.default_rng(0).integers(0, 256, (90, 160, 3), dtype=np.uint8)
     assert embed(Motion(), Motion.preprocessing.apply(frame)[None]).shape == (1, Motion.dim)
-    assert len(Motion.sampling.times(0.0, 2.0)) == 4 * Motion.window
+    assert len(Motion.sampling.times(0.0, 2.0)) == 3 * Motion.window
 
 
 @pytest.mark.parametrize("size", [4, 8, 12, 16, 32])
@@ -97,19 +97,19 @@ def test_a_still_clip_has_no_motion_but_keeps_its_appearance():
 
 
 def test_one_changed_pixel_is_motion_in_its_own_cell_only():
-    frames = np.full((4, 64, 64, 3), 100, dtype=np.uint8)
-    frames[2, 24, 40] = 255  # the cell in row 1, column 2
+    frames = np.full((4, 48, 48, 3), 100, dtype=np.uint8)
+    frames[2, 18, 30] = 255  # the cell in row 1, column 2
     boundaries = embed(Motion(), frames)[0][-HISTOGRAM:].reshape(DIRECTIONS, CELLS)
     assert set(np.flatnonzero(boundaries.any(axis=0))) == {1 * GRID + 2}
 
 
 @pytest.mark.parametrize("value", [0, 1, 127, 255])
 def test_constant_frames_give_finite_numbers(value: int):
-    assert np.isfinite(embed(Motion(), np.full((5, 64, 64, 3), value, dtype=np.uint8))).all()
+    assert np.isfinite(embed(Motion(), np.full((5, 48, 48, 3), value, dtype=np.uint8))).all()
 
 
 def test_numbers_stay_well_inside_float16_for_the_wildest_frames():
-    blink = np.zeros((8, 64, 64, 3), dtype=np.uint8)
+    blink = np.zeros((8, 48, 48, 3), dtype=np.uint8)
     blink[1::2] = 255
     corner = np.zeros_like(blink)
     corner[1::2, :2, :2] = 255
@@ -175,7 +175,7 @@ def test_colour_is_the_mean_and_deviation_of_each_cell():
     frames = noise(4)
     r, g, b = np.moveaxis(frames.astype(np.float64) / 255, -1, 0)
     planes = [0.299 * r + 0.587 * g + 0.114 * b, r - g, (r + g) / 2 - b]
-    parts = [p[:, y : y + 16, x : x + 16] for p in planes for y in range(0, 64, 16) for x in range(0, 64, 16)]
+    parts = [p[:, y : y + 12, x : x + 12] for p in planes for y in range(0, 48, 12) for x in range(0, 48, 12)]
     expected = [p.mean() for p in parts] + [p.std() for p in parts]
     np.testing.assert_allclose(colour(opponent(torch.from_numpy(frames))).numpy(), expected, atol=1e-5)
 
@@ -225,13 +225,13 @@ def test_normalising_keeps_signs_roots_the_ratios_and_sets_the_length():
 @pytest.mark.parametrize(
     "frames",
     [
-        np.zeros((0, 64, 64, 3), np.uint8),
-        np.zeros((4, 64, 48, 3), np.uint8),
-        np.zeros((4, 64, 64), np.uint8),
-        np.zeros((4, 64, 64, 3), np.float32),
+        np.zeros((0, 48, 48, 3), np.uint8),
+        np.zeros((4, 48, 40, 3), np.uint8),
+        np.zeros((4, 48, 48), np.uint8),
+        np.zeros((4, 48, 48, 3), np.float32),
     ],
     ids=["none", "narrow", "grey", "float"],
 )
 def test_other_frames_are_refused(frames: np.ndarray):
-    with pytest.raises(ValueError, match=r"motion takes \(T >= 1, 64, 64, 3\) uint8, got"):
+    with pytest.raises(ValueError, match=r"motion takes \(T >= 1, 48, 48, 3\) uint8, got"):
         embed(Motion(), frames)

@@ -246,8 +246,13 @@ def awkward_file(shared_data) -> Callable[[str], Path]:
     return lambda name: shared_data / "videos" / "awkward" / name
 
 
-def test_frames_of_a_decoder_that_gave_up_are_declared_void(awkward_file):
-    events = list(decode_clips(tasks_for(awkward_file("corrupt_middle.mp4")), SETTINGS, 1))
+def test_frames_of_a_decoder_that_gave_up_are_declared_void(tmp_path, make_video, moving_frames):
+    path = make_video(tmp_path / "clip.mp4", moving_frames(60), options={"bf": "0"})  # decord is first
+    content = bytearray(path.read_bytes())
+    middle = len(content) // 2
+    content[middle : middle + 2000] = np.random.default_rng(0).bytes(2000)
+    path.write_bytes(content)
+    events = list(decode_clips(tasks_for(path), SETTINGS, 1))
     voids = [number for number, event in enumerate(events) if isinstance(event, Restarted)]
     assert len(voids) == 1
     seconds = [time for event in events[voids[0] :] if isinstance(event, Frames) for time in event.seconds]

@@ -41,20 +41,20 @@ class Motion:
     12: safe in float16. Windows are computed one by one, in one fixed shape.
 
     Shape:
-        - windows: ``(1, 4, 64, 64, 3)`` uint8 RGB.
+        - windows: ``(1, 4, 48, 48, 3)`` uint8 RGB.
         - output: ``(1, D)`` float32.
     """
 
     name = "motion"
-    weights = "built in, version 1"
+    weights = "built in, version 2"
     embedding = "descriptor"
     precision = "float32"
     device = "cpu"
     dim = GRID * GRID * (6 + 5 * DIRECTIONS)
     window = 4
     batch = 1
-    sampling = Sampling(fps=8.0)  # a row is half a second
-    preprocessing = Preprocessing(height=64, width=64)
+    sampling = Sampling(fps=6.0)  # a row is two thirds of a second
+    preprocessing = Preprocessing(height=48, width=48)
     normalisation = "none"
 
     def __call__(self, windows: np.ndarray) -> np.ndarray:
