@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 
 import numpy as np
+from av.container import InputContainer
 from av.error import FFmpegError
 from av.video.frame import VideoFrame
 from av.video.reformatter import VideoReformatter
-from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from .video import Undecodable, Video, one_line, open_container, video_stream
@@ -83,8 +83,8 @@ def _decode_pyav(video: Video, wanted: NDArray[np.int64]) -> Iterator[Frame]:
     index_of = {int(video.pts[index]): int(index) for index in wanted}
     reformat = VideoReformatter().reformat
     try:
-        with _from_the_start(video) as stream:
-            for frame in _walk(stream, video, video.pts[wanted]):
+        with _from_the_start(video) as container:
+            for frame in _walk(container, video, video.pts[wanted]):
                 index = index_of.pop(_tick(frame), None)
                 if index is not None:
                     pixels = np.asarray(reformat(frame, format="rgb24").to_ndarray(), dtype=np.uint8)
@@ -96,14 +96,14 @@ def _decode_pyav(video: Video, wanted: NDArray[np.int64]) -> Iterator[Frame]:
 
 
 @contextmanager
-def _from_the_start(video: Video) -> Iterator[VideoStream]:
-    """The stream before its first packet. Opened anew where seeking is less sure: that costs as much as ten frames."""
+def _from_the_start(video: Video) -> Iterator[InputContainer]:
+    """The file before its first packet. Opened anew where seeking is less sure: that costs as much as ten frames."""
     if video.container.startswith(INDEXED):
-        video.stream.container.seek(FIRST_TICK, stream=video.stream, backward=True)
-        yield video.stream
+        video.file.seek(FIRST_TICK, stream=video_stream(video.file), backward=True)
+        yield video.file
     else:
         with open_container(video.path) as container:
-            yield video_stream(container)
+            yield container
 
 
 def _tick(frame: VideoFrame) -> int:
@@ -115,9 +115,9 @@ def _upright(pixels: NDArray[np.uint8], rotation: int) -> NDArray[np.uint8]:
     return np.ascontiguousarray(np.rot90(pixels, rotation // 90)) if rotation else pixels
 
 
-def _walk(stream: VideoStream, video: Video, targets: NDArray[np.int64]) -> Iterator[VideoFrame]:
+def _walk(container: InputContainer, video: Video, targets: NDArray[np.int64]) -> Iterator[VideoFrame]:
     """Decode towards the target ticks, jumping to a keyframe where that saves enough, and past damage."""
-    container = stream.container
+    stream = video_stream(container)
     remaining = list(targets[::-1])
     # AVI stores no presentation times and FFmpeg guesses wrongly for H.264 with B-frames; the order is right.
     in_order = iter(video.pts.tolist()) if (video.container, video.codec) == ("avi", "h264") else None

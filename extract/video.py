@@ -48,11 +48,11 @@ class Video:
     closed: bool  #: no frame needs one from before the last keyframe; decord jumps to wrong frames otherwise.
     reordered: bool  #: stored in another order than shown (B-frames): there are frames that no other needs.
     plain: bool  #: 8-bit pixels of even width and height.
-    stream: VideoStream = field(repr=False)  #: of the open file, left wherever the last reader stopped.
+    file: InputContainer = field(repr=False)  #: open, left wherever the last reader stopped.
 
 
 def open_video(path: str) -> Video:
-    """Read header and packet list; no frame is decoded. Close ``stream.container`` after use.
+    """Read header and packet list; no frame is decoded. Close ``file`` after use.
 
     Raises:
         Undecodable: When the file is missing, unreadable, not a video, or too large to decode safely.
@@ -61,8 +61,9 @@ def open_video(path: str) -> Video:
         raise Undecodable("a folder, not a file" if Path(path).is_dir() else "no such file")
     try:
         with ExitStack() as opened:
-            stream = video_stream(opened.enter_context(open_container(path)))
-            video = _tabulate(path, stream, _read_packets(stream))
+            container = opened.enter_context(open_container(path))
+            stream = video_stream(container)
+            video = _tabulate(path, container, stream, _read_packets(container, stream))
             opened.pop_all()
             return video
     except MemoryError:  # FFmpeg's is an FFmpegError too
@@ -72,12 +73,15 @@ def open_video(path: str) -> Video:
 
 
 def open_container(path: str) -> InputContainer:
-    """Open a file with the protocol and the formats that are allowed."""
-    return av.open(path, options={"protocol_whitelist": "file", "format_whitelist": FORMATS})
+    """Open a file with the protocol and the formats that are allowed; each stream is decoded by one thread."""
+    container = av.open(path, options={"protocol_whitelist": "file", "format_whitelist": FORMATS})
+    for stream in container.streams.video:
+        stream.thread_count = 1
+    return container
 
 
 def video_stream(container: InputContainer) -> VideoStream:
-    """The first video stream, decoded by one thread.
+    """The first video stream.
 
     Raises:
         Undecodable: When there is none, or its frames are too large to decode safely.
@@ -85,10 +89,8 @@ def video_stream(container: InputContainer) -> VideoStream:
     if not container.streams.video:
         raise Undecodable("no video stream")
     stream = container.streams.video[0]
-    context = stream.codec_context
-    if context.width * context.height > MAX_PIXELS:
-        raise Undecodable(f"frames of {context.width}x{context.height} are too large")
-    stream.thread_count = 1
+    if stream.width * stream.height > MAX_PIXELS:
+        raise Undecodable(f"frames of {stream.width}x{stream.height} are too large")
     return stream
 
 
@@ -102,11 +104,11 @@ class _Packets:
     reordered: bool
 
 
-def _read_packets(stream: VideoStream) -> _Packets:
+def _read_packets(container: InputContainer, stream: VideoStream) -> _Packets:
     shown, hidden, closed, reordered = [], 0, True, False
     key = latest = None
     try:
-        for packet in stream.container.demux(stream):
+        for packet in container.demux(stream):
             tick = packet.pts if packet.pts is not None else packet.dts
             if packet.size == 0 or tick is None:
                 continue
@@ -126,7 +128,7 @@ def _read_packets(stream: VideoStream) -> _Packets:
     return _Packets(sorted(shown), hidden, closed, reordered)
 
 
-def _tabulate(path: str, stream: VideoStream, packets: _Packets) -> Video:
+def _tabulate(path: str, container: InputContainer, stream, packets: _Packets) -> Video:
     context, rows, hidden = stream.codec_context, packets.shown, packets.hidden
     pts = np.array([tick for tick, _ in rows], dtype=np.int64)
     pts, first_of = np.unique(pts, return_index=True)
@@ -137,13 +139,13 @@ def _tabulate(path: str, stream: VideoStream, packets: _Packets) -> Video:
     if stream.frames:
         present = min(1.0, (len(rows) + hidden) / stream.frames)
     else:
-        present = _present(span, _promised_seconds(stream), step)
+        present = _present(span, _promised_seconds(container, stream), step)
     return Video(
         path=path,
         width=context.width,
         height=context.height,
         codec=context.codec.canonical_name,
-        container=stream.container.format.name,
+        container=container.format.name,
         seconds=seconds,
         pts=pts,
         keyframes=pts[[rows[index][1] for index in first_of]],
@@ -153,7 +155,7 @@ def _tabulate(path: str, stream: VideoStream, packets: _Packets) -> Video:
         closed=packets.closed,
         reordered=packets.reordered,
         plain=_is_plain(context),
-        stream=stream,
+        file=container,
     )
 
 
@@ -166,11 +168,10 @@ def _frame_seconds(stream) -> float:
     return float(1 / stream.average_rate) if stream.average_rate else 0.04
 
 
-def _promised_seconds(stream: VideoStream) -> float:
+def _promised_seconds(container: InputContainer, stream) -> float:
     if stream.duration:
         return float(stream.duration * stream.time_base)
-    whole = stream.container.duration
-    return whole / av.time_base if whole else 0.0
+    return container.duration / av.time_base if container.duration else 0.0
 
 
 def _present(span: float, promised: float, step: float) -> float:

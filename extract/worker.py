@@ -38,7 +38,7 @@ def answer(connection: Connection, task: dict) -> bool:
 def _decode(connection: Connection, task: dict) -> None:
     """A header message, frames, and an end message with what was reached."""
     video = open_video(task["path"])
-    with video.stream.container:
+    with video.file:
         decoder, fraction = _send_video(connection, task, video)
     status = os.stat(task["path"])
     with open(task["path"], "rb") as file:

@@ -45,7 +45,8 @@ def merge_stores(
     """Write the clips of all sources to ``out``, each once, and their ledgers as one.
 
     Every shard is checked against its hash first, and every clip against its digest on the way. Interrupted at any
-    point, the same call goes on from the last sealed shard. At most one shard is held in memory, about twice its bytes.
+    point, the same call goes on from the last sealed shard. Two shards at most are in memory: one gathers while the
+    other is sealed.
 
     Args:
         sources: Stores with equal specs.

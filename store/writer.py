@@ -1,6 +1,10 @@
-"""Writing a store: clips gather in memory and are sealed, a shard at a time, so a crash costs at most the open one."""
+"""Writing a store: clips gather in memory and are sealed, a shard at a time.
+
+A shard is sealed by a thread of its own while the next one gathers, so a crash costs at most these two.
+"""
 
 import time
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +30,8 @@ LIMITS = SealLimits()
 class ShardWriter:
     """Adds clips to a store folder; use it in a ``with`` block, which seals what is left, also on an interruption.
 
+    A shard that cannot be written is reported by the next ``add`` that seals one, or at the end of the block.
+
     Args:
         folder: The store.
         spec: What all clips of the store share.
@@ -47,17 +53,20 @@ class ShardWriter:
         self.spec = spec
         self.provenance = provenance
         self.limits = limits
-        self.sealed = 0
         self._temporary = folder / f".open-{slice_name}.tmp"
         self._entries: dict[str, Entry] = {}
         self._bytes = 0
         self._begun = time.monotonic()
+        self._sealer = ThreadPoolExecutor(1, thread_name_prefix="sealer")
+        self._sealing: Future[None] | None = None
 
     def __enter__(self) -> "ShardWriter":
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.seal()
+        with self._sealer:
+            self._seal()
+            self._wait()
 
     def add(self, clip_id: str, clip: ClipFeatures, origin: Origin, digest: bytes | None = None) -> None:
         """Take one clip; seals the shard when it is full or old enough.
@@ -66,7 +75,8 @@ class ShardWriter:
 
         Raises:
             ValueError: When the id is empty or holds a NUL, or the features are not of the store's width.
-            EnvironmentFault: When the shard cannot be written.
+            EnvironmentFault: When a shard cannot be written; no half-written one is ever visible.
+            StoreMismatch: When another process has begun to write other features into the folder.
         """
         if not clip_id or "\0" in clip_id:
             raise ValueError(f"{clip_id!r} is no clip id: it must not be empty or hold a NUL")
@@ -78,28 +88,32 @@ class ShardWriter:
         self._bytes += clip.features.nbytes + clip.seconds.nbytes
         full = len(self._entries) >= self.limits.clips or self._bytes >= self.limits.size
         if full or time.monotonic() - self._begun > self.limits.seconds:
-            self.seal()
+            self._seal()
 
-    def seal(self) -> None:
-        """Write the gathered clips as one shard: temporary file, sync, read back, rename, sync the folder.
+    def _seal(self) -> None:
+        """Hand what has gathered to the sealing thread, once that is done with the shard before."""
+        self._wait()
+        if self._entries:
+            self._sealing = self._sealer.submit(self._write_shard, self._entries)
+            self._entries, self._bytes = {}, 0
 
-        Raises:
-            EnvironmentFault: When it cannot be written; no half-written shard is ever visible.
-        """
-        if not self._entries:
-            return
+    def _wait(self) -> None:
+        sealing, self._sealing = self._sealing, None
+        if sealing is not None:
+            sealing.result()
+
+    def _write_shard(self, entries: dict[str, Entry]) -> None:
+        """Temporary file, sync, read back, rename, sync the folder."""
         others = shard_paths(self.folder)
         if others and (different := read_shard(others[0]).spec.differences(self.spec)):
             raise StoreMismatch(f"{self.folder}: another process writes features made in another way: {different[0]}.")
         sequence = next_sequence(self.folder)
-        image = build_shard(self.spec, self._entries, self.provenance)
+        image = build_shard(self.spec, entries, self.provenance)
         with naming_faults(self.folder, sum(map(len, image.pieces))):
             try:
                 digest = write_image(self._temporary, image)
                 sync(self._temporary)
-                check_image(self._temporary, image, self._entries)
+                check_image(self._temporary, image, entries)
                 publish(self._temporary, self.folder / f"{sequence:06d}-{digest}.h5")
             finally:
                 self._temporary.unlink(missing_ok=True)
-        self._entries, self._bytes = {}, 0
-        self.sealed += 1
