@@ -1,8 +1,8 @@
 """A shard on its way to the disk: the bytes of an HDF5 file, written, hashed and compared without a second copy."""
 
-import hashlib
 import io
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from ..durable import write_at
 from ..errors import StoreDamaged
 from .records import ClipFeatures, Origin, Spec
-from .shard import COLUMNS, FORMAT, VERSION, read_shard
+from .shard import COLUMNS, FORMAT, VERSION, read_shard, shard_hash
 
 
 @dataclass(frozen=True)
@@ -89,13 +89,19 @@ def _reserve_features(file: h5py.File, shape: tuple[int, int]) -> int:
 
 def write_image(path: Path, image: ShardImage) -> str:
     """Write the bytes of a shard and give their digest, which belongs in its name."""
-    digest = hashlib.blake2b(digest_size=16)
-    with open(path, "wb", buffering=0) as file:
+    with ThreadPoolExecutor(1) as beside, open(path, "wb", buffering=0) as file:
+        digest = beside.submit(_hash, image.pieces)
         position = 0
         for piece in image.pieces:
             write_at(file.fileno(), piece, position)
-            digest.update(piece)
             position += len(piece)
+        return digest.result()
+
+
+def _hash(pieces: Iterable[memoryview]) -> str:
+    digest = shard_hash()
+    for piece in pieces:
+        digest.update(piece)
     return digest.hexdigest()
 
 

@@ -110,9 +110,14 @@ def is_unchanged(path: Path) -> bool:
 
 
 def hash_file(path: Path) -> str:
-    """The 128-bit BLAKE2b digest that stands in a shard's name, over every byte of the file."""
+    """The digest that stands in a shard's name, over every byte of the file."""
     with open(path, "rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+        return hashlib.file_digest(file, shard_hash).hexdigest()
+
+
+def shard_hash() -> "hashlib._Hash":
+    """A new 128-bit BLAKE2b."""
+    return hashlib.blake2b(digest_size=16)
 
 
 def refuse_changed(path: Path) -> None:
