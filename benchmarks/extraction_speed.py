@@ -59,12 +59,15 @@ def forward_alone(backbone: Backbone, windows: int) -> None:
 def start_up(manifest: Path, backbone: str) -> float:
     """Seconds to the first frame of a new process, less those of the heavy imports; the least of three."""
     first = (
-        "import sys, time; from pathlib import Path; from longreel.extract import load_backbone\n"
+        "import sys, time; from pathlib import Path; from longreel.extract import load_backbone, started_workers\n"
         "from longreel.extract.workers import DecodeSettings, DecodeTask, decode_clips\n"
         "from longreel.manifest import read_manifest\n"
-        "clips, model = read_manifest(Path(sys.argv[1])), load_backbone(sys.argv[2])\n"
-        "settings = DecodeSettings(model.sampling, model.preprocessing, window=model.window)\n"
-        "next(decode_clips([DecodeTask('', str(clips.root / clips.clips[0].path))], settings, 1)); print(time.time())"
+        "clips = read_manifest(Path(sys.argv[1]))\n"
+        "with started_workers(1) as started:\n"
+        "    model = load_backbone(sys.argv[2])\n"
+        "    settings = DecodeSettings(model.sampling, model.preprocessing, window=model.window)\n"
+        "    task = DecodeTask('', str(clips.root / clips.clips[0].path))\n"
+        "    next(decode_clips([task], settings, 1, started)); print(time.time())"
     )
     imports = "import time, torch, transformers.modeling_utils; print(time.time())"
     least = [float("inf"), float("inf")]

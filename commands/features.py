@@ -47,15 +47,14 @@ def extract(
 
     Example: longreel extract videos.csv videos.store --backbone motion
     """
-    from ..extract import Plan, Sampling, extract_clips, load_backbone, parse_slice
+    from ..extract import Plan, Sampling, cores, extract_clips, load_backbone, parse_slice, started_workers
     from ..manifest import read_manifest
 
     sampling = None if fps is None and frames is None else Sampling(fps, frames)
     part = parse_slice(shard)
     clips = read_manifest(manifest, root)
-    model = load_backbone(backbone, embedding=embedding, precision=precision, device=device)
-    sampling = replace(sampling or model.sampling, keyframes=keyframes)
-    with Steps() as steps:
+    with started_workers(workers or cores()) as started, Steps() as steps:
+        model = load_backbone(backbone, embedding=embedding, precision=precision, device=device)
 
         def begin(plan: Plan) -> None:
             for line in plan.describe():
@@ -66,10 +65,11 @@ def extract(
             clips,
             store,
             model,
-            sampling=sampling,
+            sampling=replace(sampling or model.sampling, keyframes=keyframes),
             decoder=decoder,
             part=part,
             workers=workers,
+            started=started,
             refresh=refresh,
             retry_failed=retry_failed,
             repair=repair,

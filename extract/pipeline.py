@@ -3,13 +3,14 @@
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..child import Child
 from ..durable import make_folder, owned
 from ..errors import LongreelError, StoreInUse, unknown
 from ..manifest import Manifest
@@ -49,7 +50,17 @@ class Extraction:
 
 
 def make_spec(backbone: Backbone, sampling: Sampling, decoder: str) -> Spec:
-    """The facts that all features of a store share."""
+    """The facts that all features of a store share.
+
+    Raises:
+        LongreelError: When there is no such decoder, or the backbone cannot take keyframes alone.
+    """
+    if decoder not in ("auto", *DECODERS):
+        raise unknown("decoder", decoder, ("auto", *DECODERS))
+    if sampling.keyframes and backbone.window > 1:
+        raise LongreelError(
+            f"{backbone.name} looks at {backbone.window} frames in a row; it cannot take keyframes alone."
+        )
     return Spec(
         backbone=backbone.name,
         weights=backbone.weights,
@@ -71,6 +82,7 @@ def extract_clips(
     decoder: str = "auto",
     part: Slice = WHOLE,
     workers: int | None = None,
+    started: Sequence[Child] = (),
     refresh: bool = False,
     retry_failed: bool = False,
     repair: bool = False,
@@ -91,6 +103,7 @@ def extract_clips(
         part: Which of several machines this is.
         workers: Decode processes; one a core if ``None``. As many threads run the backbone, each a batch of its own:
             whichever of the two has work takes the cores.
+        started: From ``started_workers``; they are the first of the workers.
         refresh: Extract clips again whose file has changed.
         retry_failed: Try the clips of the ledger again.
         repair: Read every byte of the store first; otherwise only damage that shows in a shard's header is seen.
@@ -102,13 +115,7 @@ def extract_clips(
         StoreInUse: When another process is writing the same slice.
         EnvironmentFault: When the store cannot be written.
     """
-    if decoder not in ("auto", *DECODERS):
-        raise unknown("decoder", decoder, ("auto", *DECODERS))
     sampling = sampling or backbone.sampling
-    if sampling.keyframes and backbone.window > 1:
-        raise LongreelError(
-            f"{backbone.name} looks at {backbone.window} frames in a row; it cannot take keyframes alone."
-        )
     spec = make_spec(backbone, sampling, decoder)
     make_folder(folder)
     with owned(folder / f".writer-{part}.lock", f"{folder} (slice {part})", StoreInUse):
@@ -120,16 +127,16 @@ def extract_clips(
         environment |= {"device": backbone.device, "batch": backbone.batch}
         with (
             ShardWriter(folder, spec, slice_name=str(part), provenance=json.dumps(environment)) as writer,
-            Forward(backbone, _cores() if backbone.device == "cpu" else GPU_THREADS) as forward,
+            Forward(backbone, cores() if backbone.device == "cpu" else GPU_THREADS) as forward,
         ):
             run = _Run(manifest, backbone, part, writer, forward, on_clip)
-            for event in decode_clips(tasks, settings, workers or _cores()):
+            for event in decode_clips(tasks, settings, workers or cores(), started):
                 run.take(event)
             run.finish()
         return Extraction(run.written, len(plan.done), run.partial, plan.failed + run.failures, plan.set_aside)
 
 
-def _cores() -> int:
+def cores() -> int:
     """The cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 

@@ -158,7 +158,7 @@ def open_whole(folder: Path, repair: bool) -> tuple[FeatureStore | None, list[Pa
 
 def _is_held(clip_id: str, store: FeatureStore, lost: Mapping[str, Lost]) -> bool:
     """Whether the store has the clip, and not just what it was before a shard that is now set aside."""
-    return clip_id in store and (clip_id not in lost or store.sequence(clip_id) >= lost[clip_id].sequence)
+    return clip_id in store and (clip_id not in lost or store.place(clip_id)[0].sequence >= lost[clip_id].sequence)
 
 
 def _is_failure(failure: Failure | None, lost: Lost | None, path: Path, clip: Clip) -> bool:

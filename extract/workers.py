@@ -4,7 +4,9 @@ import json
 import queue
 import threading
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from itertools import chain, repeat
 
 import numpy as np
 from numpy.typing import NDArray
@@ -83,11 +85,29 @@ Event = Frames | Restarted | Decoded | Failed
 _Waiting = queue.SimpleQueue[tuple[DecodeTask, int]]  #: clips, and which attempt each will be.
 
 
-def decode_clips(tasks: Sequence[DecodeTask], settings: DecodeSettings, workers: int) -> Iterator[Event]:
+@contextmanager
+def started_workers(count: int) -> Iterator[list[Child]]:
+    """Worker processes that get ready while the caller does something else, such as loading a model."""
+    started = [_start(MEMORY_BYTES) for _ in range(count)]
+    try:
+        yield started
+    finally:
+        for worker in started:
+            worker.end()
+
+
+def _start(memory_bytes: int) -> Child:
+    return Child(f"{__package__}.worker", str(memory_bytes))
+
+
+def decode_clips(
+    tasks: Sequence[DecodeTask], settings: DecodeSettings, workers: int, started: Sequence[Child] = ()
+) -> Iterator[Event]:
     """Decode the clips in ``workers`` processes and yield what comes, as it comes.
 
     Of each clip: any number of ``Frames`` in time order (``Restarted`` voids them), then one ``Decoded`` or
-    ``Failed``. Clips are interleaved. Closing the iterator ends all workers at once.
+    ``Failed``. Clips are interleaved. Closing the iterator ends all workers at once. The first processes are those
+    of ``started_workers``, if given.
 
     Raises:
         ValueError: When there is not at least one worker.
@@ -100,8 +120,8 @@ def decode_clips(tasks: Sequence[DecodeTask], settings: DecodeSettings, workers:
     events: queue.Queue[Event | BaseException] = queue.Queue(maxsize=QUEUED_CHUNKS)
     stop = threading.Event()
     threads = [
-        threading.Thread(target=_supervise, args=(waiting, settings, events, stop), daemon=True)
-        for _ in range(min(workers, len(tasks)))
+        threading.Thread(target=_supervise, args=(waiting, settings, events, stop, worker), daemon=True)
+        for _, worker in zip(range(min(workers, len(tasks))), chain(started, repeat(None)), strict=False)
     ]
     for thread in threads:
         thread.start()
@@ -129,16 +149,17 @@ def _drain(events: queue.Queue) -> None:
         pass
 
 
-def _supervise(waiting: _Waiting, settings: DecodeSettings, events: queue.Queue, stop: threading.Event) -> None:
+def _supervise(
+    waiting: _Waiting, settings: DecodeSettings, events: queue.Queue, stop: threading.Event, worker: Child | None
+) -> None:
     """One thread for each worker: hand it a clip at a time, watch it, replace it when it is lost."""
-    worker: Child | None = None
     try:
         while not stop.is_set():
             try:
                 task, attempt = waiting.get_nowait()
             except queue.Empty:
                 break
-            worker = worker or Child(f"{__package__}.worker", str(settings.memory_bytes))
+            worker = worker or _start(settings.memory_bytes)
             try:
                 _decode_one(worker, task, settings, events, stop)
             except Lost as lost:

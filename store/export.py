@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from ..durable import make_folder, naming_faults, sync, write_at
 from ..errors import LongreelError, unknown
 from .reader import FeatureStore
-from .shard import refuse_changed, shard_paths
+from .shard import refuse_changed
 
 #: One part of a path that means the same on every system: no dot, dash or space in front, no dot or space at the end.
 PLAIN_PART = re.compile(r"\w([\w.#@+,() -]*[\w#@+)-])?")
@@ -53,8 +53,7 @@ def export_store(folder: Path, out: Path, format: str = "h5") -> int:
         raise unknown("format", format, EXPORTS)
     if os.path.lexists(out):
         raise LongreelError(f"{out}: is there already, and is not overwritten. Give another name, or remove it.")
-    for path in shard_paths(folder):
-        refuse_changed(path)
+    refuse_changed(folder)
     make_folder(out.parent)
     temporary = out.with_name(f".export-{os.getpid()}.tmp")
     with FeatureStore(folder) as store, naming_faults(out, _bytes_needed(store)):

@@ -66,8 +66,7 @@ def merge_stores(
     if out.resolve() in {source.resolve() for source in sources}:
         raise LongreelError(f"{out}: is a source too. Give another folder, and use that from then on.")
     for source in sources:  # no digest covers a clip's origin, and what is damaged must not get a new, right hash
-        for path in shard_paths(source):
-            refuse_changed(path)
+        refuse_changed(source)
     stores = [FeatureStore(source) for source in sources]
     _check_specs(stores)
     chosen, replaced = choose_clips(stores, newest)
@@ -118,7 +117,7 @@ def choose_clips(stores: Sequence[FeatureStore], newest: bool) -> tuple[dict[str
 
 
 def _time_written(store: FeatureStore, clip_id: str) -> int:
-    return store.shard_of(clip_id).stat().st_mtime_ns
+    return store.place(clip_id)[0].path.stat().st_mtime_ns
 
 
 def _check_specs(stores: Sequence[FeatureStore]) -> None:

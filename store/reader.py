@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ..errors import StoreDamaged, StoreMismatch
 from .ledger import Failure, read_failures
 from .records import ClipFeatures, Origin, Spec, combine_digests
-from .shard import Shard, read_shard, shard_paths
+from .shard import Shard, read_shard, shard_paths, some_shard_paths
 
 
 class FeatureStore:
@@ -27,13 +27,7 @@ class FeatureStore:
 
     def __init__(self, folder: Path | str) -> None:
         self.folder = Path(folder)
-        paths = shard_paths(self.folder)
-        if not paths:
-            raise StoreMismatch(
-                f"{self.folder}: is not a store, or has no clip yet. "
-                f"Make it with `longreel extract MANIFEST {self.folder}`."
-            )
-        self.shards: tuple[Shard, ...] = tuple(map(read_shard, paths))
+        self.shards: tuple[Shard, ...] = tuple(map(read_shard, some_shard_paths(self.folder)))
         self.spec: Spec = self.shards[0].spec
         for shard in self.shards:
             if different := self.spec.differences(shard.spec):
@@ -86,18 +80,10 @@ class FeatureStore:
         shard, index = self._places[clip_id]
         return shard.origin(index)
 
-    def shard_of(self, clip_id: str) -> Path:
-        """The shard that a clip is read from."""
-        return self._places[clip_id][0].path
-
     def clip_digest(self, clip_id: str) -> bytes:
         """A clip's digest as written."""
         shard, index = self._places[clip_id]
         return shard.digest(index)
-
-    def sequence(self, clip_id: str) -> int:
-        """The sequence number of the shard that a clip is read from."""
-        return self._places[clip_id][0].sequence
 
     def failures(self) -> dict[str, Failure]:
         """The clips that could not be extracted and are not in the store."""

@@ -89,6 +89,19 @@ def shard_paths(folder: Path) -> list[Path]:
     return sorted(found, key=lambda path: (sequence_of(path), path.name))
 
 
+def some_shard_paths(folder: Path) -> list[Path]:
+    """The sealed shards of a store that has at least one.
+
+    Raises:
+        StoreMismatch: When it has none.
+    """
+    if found := shard_paths(folder):
+        return found
+    raise StoreMismatch(
+        f"{folder}: is not a store, or has no clip yet. Make it with `longreel extract MANIFEST {folder}`."
+    )
+
+
 def aside_paths(folder: Path) -> list[Path]:
     """The damaged shards that were set aside, in the order of their sequence numbers."""
     return sorted((path for path in folder.glob("damaged-*") if ASIDE.fullmatch(path.name)), key=sequence_of)
@@ -115,21 +128,22 @@ def hash_file(path: Path) -> str:
         return hashlib.file_digest(file, shard_hash).hexdigest()
 
 
-def shard_hash() -> "hashlib._Hash":
+def shard_hash() -> hashlib.blake2b:
     """A new 128-bit BLAKE2b."""
     return hashlib.blake2b(digest_size=16)
 
 
-def refuse_changed(path: Path) -> None:
-    """Read all bytes of a sealed shard, before it is opened.
+def refuse_changed(folder: Path) -> None:
+    """Read all bytes of a store's sealed shards, before one is opened.
 
     Raises:
-        StoreDamaged: When they are not as its name says.
+        StoreDamaged: When they are not as a shard's name says.
         EnvironmentFault: When they may not be read.
     """
-    with _naming_damage(path):
-        if not is_unchanged(path):
-            raise ValueError("its bytes are not what was written")
+    for path in shard_paths(folder):
+        with _naming_damage(path):
+            if not is_unchanged(path):
+                raise ValueError("its bytes are not what was written")
 
 
 def read_shard(path: Path, sequence: int | None = None) -> Shard:

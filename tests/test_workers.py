@@ -24,6 +24,7 @@ from longreel.extract.workers import (
     Frames,
     Restarted,
     decode_clips,
+    started_workers,
 )
 
 SETTINGS = DecodeSettings(Sampling(fps=1000), Preprocessing(16, 16))
@@ -260,6 +261,20 @@ def test_frames_of_a_decoder_that_gave_up_are_declared_void(tmp_path, make_video
     end = events[-1]
     assert isinstance(end, Decoded)
     assert (end.decoder, end.fraction) == ("pyav", pytest.approx(len(seconds) / 60))
+
+
+def test_workers_started_ahead_do_the_work_and_end_with_their_block(short):
+    with started_workers(2) as started:
+        ahead = set(workers_of(os.getpid()))
+        assert len(ahead) == 2
+        seen = set()
+        for _ in decode_clips(tasks_for(short, short, short), SETTINGS, 2, started):
+            seen |= set(workers_of(os.getpid()))
+        assert seen
+        assert seen <= ahead
+    with started_workers(1):
+        assert len(workers_of(os.getpid())) == 1
+    assert workers_of(os.getpid()) == []
 
 
 def test_closing_early_leaves_no_worker(long, short):
