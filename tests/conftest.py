@@ -9,6 +9,7 @@ import av
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from small_decoding import workers_of
 
 IN_OPEN = 0x20  # <sys/inotify.h>
 
@@ -67,6 +68,28 @@ def moving_frames() -> Callable[[int], list[NDArray[np.uint8]]]:
         ]
 
     return draw
+
+
+@pytest.fixture(scope="session")
+def short_clip(tmp_path_factory, make_video, moving_frames) -> Path:
+    return make_video(tmp_path_factory.mktemp("v") / "short.mp4", moving_frames(40))
+
+
+@pytest.fixture(scope="session")
+def long_clip(tmp_path_factory, make_video, moving_frames) -> Path:
+    """A clip of more frames than fit in the queue, so that its worker still runs when its first frames are here."""
+    # Of a high rate, since a clip's duration is added to its deadline.
+    frames = moving_frames(100) * 12
+    return make_video(tmp_path_factory.mktemp("v") / "long.mp4", frames, fps=1000, options={"preset": "ultrafast"})
+
+
+@pytest.fixture
+def no_worker_left() -> Iterator[None]:
+    """Every decode process of the test has ended with it."""
+    if not Path("/proc/self/task").is_dir():
+        pytest.skip("needs Linux's /proc")
+    yield
+    assert workers_of(os.getpid()) == []
 
 
 @pytest.fixture
