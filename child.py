@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from multiprocessing.connection import Connection
 
 PR_SET_PDEATHSIG = 1
@@ -41,18 +42,24 @@ class Child:
 
     def __init__(self, module: str, *arguments: str, environment: dict[str, str] | None = None) -> None:
         ours, theirs = socket.socketpair()
-        ours.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", STALL_SECONDS, 0))
-        self._stderr = tempfile.TemporaryFile()
-        self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", module, str(theirs.fileno()), *arguments],
-            pass_fds=[theirs.fileno()],
-            stdin=subprocess.DEVNULL,
-            stdout=self._stderr,
-            stderr=self._stderr,
-            env=os.environ | ONE_THREAD | (environment or {}),
-        )
-        theirs.close()
+        with ExitStack() as undo, theirs:
+            undo.enter_context(ours)
+            ours.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", STALL_SECONDS, 0))
+            self._stderr = undo.enter_context(tempfile.TemporaryFile())
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", "-m", module, str(theirs.fileno()), *arguments],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=self._stderr,
+                stderr=self._stderr,
+                env=os.environ | ONE_THREAD | (environment or {}),
+            )
+            undo.pop_all()
         self._connection = Connection(ours.detach())
+
+    def alive(self) -> bool:
+        """It has not ended."""
+        return self._process.poll() is None
 
     def send(self, **message: object) -> None:
         """Give it a task; what it wrote to stderr before is forgotten.
@@ -63,7 +70,7 @@ class Child:
         self._stderr.seek(0)
         self._stderr.truncate()
         try:
-            send(self._connection, **message)
+            send_message(self._connection, **message)
         except OSError:
             raise self._death() from None
 
@@ -94,7 +101,7 @@ class Child:
         return self._stderr.read().decode(errors="replace").strip()
 
     def end(self) -> None:
-        """End the process, whatever it is doing."""
+        """End the process, whatever it is doing; it may have ended before."""
         self._process.kill()
         self._process.wait()
         self._connection.close()
@@ -130,6 +137,6 @@ def serve(answer: Callable[[Connection, dict], bool], memory_bytes: int) -> None
             return
 
 
-def send(connection: Connection, **message: object) -> None:
+def send_message(connection: Connection, **message: object) -> None:
     """One JSON message."""
     connection.send_bytes(json.dumps(message).encode())

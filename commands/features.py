@@ -12,6 +12,8 @@ from .options import Json, ManifestFile, Root, print_json
 if TYPE_CHECKING:
     from ..extract import Extraction
 
+STARTED_AHEAD = 4  #: decode workers that get ready while the model loads; the others start when there is work.
+
 
 def extract(
     manifest: ManifestFile,
@@ -53,29 +55,31 @@ def extract(
     sampling = None if fps is None and frames is None else Sampling(fps, frames)
     part = parse_slice(shard)
     clips = read_manifest(manifest, root)
-    with started_workers(workers or cores()) as started, Steps() as steps:
+    ahead = min(workers or cores(), len(part.of(clips.clips)), STARTED_AHEAD)
+    with started_workers(ahead) as started:
         model = load_backbone(backbone, embedding=embedding, precision=precision, device=device)
+        with Steps() as steps:
 
-        def begin(plan: Plan) -> None:
-            for line in plan.describe():
-                say(line)
-            steps.begin("extract", len(plan.todo))
+            def begin(plan: Plan) -> None:
+                for line in plan.describe():
+                    say(line)
+                steps.begin("extract", len(plan.todo))
 
-        report = extract_clips(
-            clips,
-            store,
-            model,
-            sampling=replace(sampling or model.sampling, keyframes=keyframes),
-            decoder=decoder,
-            part=part,
-            workers=workers,
-            started=started,
-            refresh=refresh,
-            retry_failed=retry_failed,
-            repair=repair,
-            on_plan=begin,
-            on_clip=lambda clip_id: steps.advance(),
-        )
+            report = extract_clips(
+                clips,
+                store,
+                model,
+                sampling=replace(sampling or model.sampling, keyframes=keyframes),
+                decoder=decoder,
+                part=part,
+                workers=workers,
+                started=started,
+                refresh=refresh,
+                retry_failed=retry_failed,
+                repair=repair,
+                on_plan=begin,
+                on_clip=lambda clip_id: steps.advance(),
+            )
     _finish(report, store, as_json)
 
 

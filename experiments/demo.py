@@ -57,11 +57,12 @@ def run_demo(
         on_plan=lambda plan: begin("extract motion", len(plan.todo)),
         on_clip=count,
     )
-    runs, methods = folder / "runs", list(product(METHODS, range(seed, seed + SEEDS)))
-    for balance, number in methods:
+    runs = []
+    for balance, number in product(METHODS, range(seed, seed + SEEDS)):
         fit = FitSettings(seed=number)
         begin(f"train {balance}, seed {number}", fit.epochs)
+        runs.append(folder / "runs" / f"{balance}-{number}")
         settings = TrainSettings(store, manifest_path, balance=balance, fit=fit)
-        train_run(runs / f"{balance}-{number}", settings, on_epoch=lambda row: reach(row["epoch"]))
-    made = {"videos": folder / "videos", "manifest": manifest_path, "store": store, "runs": runs}
-    return compare_runs([runs / f"{balance}-{number}" for balance, number in methods]), made
+        train_run(runs[-1], settings, on_epoch=lambda row: reach(row["epoch"]))
+    made = {"videos": folder / "videos", "manifest": manifest_path, "store": store, "runs": folder / "runs"}
+    return compare_runs(runs), made

@@ -27,7 +27,8 @@ def choose_decoder(video: Video, wanted: str) -> list[str]:
     """The decoders to try, in order. ``auto`` goes by the file's header alone, so the choice is always the same.
 
     decord is one of them for what it decodes right: 8-bit H.264, HEVC and MPEG of constant rate without an edit list,
-    of at most ten minutes. It is first unless the file has B-frames: PyAV leaves out those that no wanted frame needs.
+    of at most ten minutes. It is first unless the file has B-frames, as far as its packets tell (AVI's do not): PyAV
+    leaves out those that no wanted frame needs.
     """
     if wanted != "auto":
         return [wanted]
@@ -84,7 +85,7 @@ def _decode_pyav(video: Video, wanted: NDArray[np.int64]) -> Iterator[Frame]:
     reformat = VideoReformatter().reformat
     try:
         with _from_the_start(video) as container:
-            for frame in _walk(container, video, video.pts[wanted]):
+            for frame in _walk(container, video, video.pts[wanted], jumps=container is video.file):
                 index = index_of.pop(_tick(frame), None)
                 if index is not None:
                     pixels = np.asarray(reformat(frame, format="rgb24").to_ndarray(), dtype=np.uint8)
@@ -97,13 +98,22 @@ def _decode_pyav(video: Video, wanted: NDArray[np.int64]) -> Iterator[Frame]:
 
 @contextmanager
 def _from_the_start(video: Video) -> Iterator[InputContainer]:
-    """The file before its first packet. Opened anew where seeking is less sure: that costs as much as ten frames."""
-    if video.container.startswith(INDEXED):
-        video.file.seek(FIRST_TICK, stream=video_stream(video.file), backward=True)
+    """The file before its first packet. Opened anew where it cannot be rewound: that costs as much as ten frames."""
+    if _rewind(video):
         yield video.file
     else:
         with open_container(video.path) as container:
             yield container
+
+
+def _rewind(video: Video) -> bool:
+    if not video.container.startswith(INDEXED):
+        return False
+    try:
+        video.file.seek(FIRST_TICK, stream=video_stream(video.file), backward=True)
+    except FFmpegError:  # its index is empty
+        return False
+    return True
 
 
 def _tick(frame: VideoFrame) -> int:
@@ -115,8 +125,8 @@ def _upright(pixels: NDArray[np.uint8], rotation: int) -> NDArray[np.uint8]:
     return np.ascontiguousarray(np.rot90(pixels, rotation // 90)) if rotation else pixels
 
 
-def _walk(container: InputContainer, video: Video, targets: NDArray[np.int64]) -> Iterator[VideoFrame]:
-    """Decode towards the target ticks, jumping to a keyframe where that saves enough, and past damage."""
+def _walk(container: InputContainer, video: Video, targets: NDArray[np.int64], jumps: bool) -> Iterator[VideoFrame]:
+    """Decode towards the target ticks, past damage; with ``jumps`` to a keyframe where that saves enough."""
     stream = video_stream(container)
     remaining = list(targets[::-1])
     # AVI stores no presentation times and FFmpeg guesses wrongly for H.264 with B-frames; the order is right.
@@ -127,7 +137,7 @@ def _walk(container: InputContainer, video: Video, targets: NDArray[np.int64]) -
     while remaining:
         if target != remaining[-1]:
             target = remaining[-1]
-            jump = _keyframe_ahead(video, position, int(target))
+            jump = _keyframe_ahead(video, position, int(target)) if jumps else None
             if jump is not None:
                 container.seek(jump, stream=stream, backward=True)
                 packets = container.demux(stream)
@@ -162,8 +172,6 @@ def _decode_packet(stream, packet) -> list[VideoFrame]:
 
 def _keyframe_ahead(video: Video, position: int, target: int) -> int | None:
     """The tick to jump to, if a keyframe lies well ahead of the position and not after the target."""
-    if not video.container.startswith(INDEXED):
-        return None
     at = np.searchsorted(video.keyframes, target, side="right") - 1
     if at < 0 or video.keyframes[at] <= position:
         return None

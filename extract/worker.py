@@ -14,7 +14,7 @@ from multiprocessing.connection import Connection
 import av.logging
 import numpy as np
 
-from ..child import send, serve
+from ..child import send_message, serve
 from .decoders import Frame, choose_decoder, decode_frames
 from .preprocessing import Preprocessing
 from .sampling import Sampling
@@ -28,9 +28,9 @@ def answer(connection: Connection, task: dict) -> bool:
     try:
         _decode(connection, task)
     except Undecodable as error:
-        send(connection, kind="failed", reason=str(error))
+        send_message(connection, kind="failed", reason=str(error))
     except MemoryError:  # of this clip or of those before it: another process will show
-        send(connection, kind="lost", reason=f"needs more than {int(sys.argv[2]) >> 20} MiB of memory")
+        send_message(connection, kind="lost", reason=f"needs more than {int(sys.argv[2]) >> 20} MiB of memory")
         return False
     return True
 
@@ -43,7 +43,7 @@ def _decode(connection: Connection, task: dict) -> None:
     status = os.stat(task["path"])
     with open(task["path"], "rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    send(
+    send_message(
         connection,
         kind="end",
         decoder=decoder,
@@ -58,7 +58,7 @@ def _send_video(connection: Connection, task: dict, video: Video) -> tuple[str, 
     """Header and frames; the decoder that gave them, and the undamaged part of what was wanted."""
     wanted = choose_frames(video, Sampling(**task["sampling"]), task["start"], task["end"])
     # The clip's own length adds to its deadline; a lying header must not, nor lying times: a second a frame at most.
-    send(connection, kind="header", duration=min(float(video.seconds[-1]), len(video.seconds)))
+    send_message(connection, kind="header", duration=min(float(video.seconds[-1]), len(video.seconds)))
     preprocessing = Preprocessing(**task["preprocessing"])
     chunk = max(1, CHUNK // task["window"]) * task["window"]
     decoders = choose_decoder(video, task["decoder"])
@@ -70,7 +70,7 @@ def _send_video(connection: Connection, task: dict, video: Video) -> tuple[str, 
         except Undecodable:
             if decoder == decoders[-1]:
                 raise
-            send(connection, kind="restart")
+            send_message(connection, kind="restart")
     if got == 0:
         raise Undecodable("none of the wanted frames can be decoded")
     return decoder, wanted.present * clean / len(wanted.frames)
@@ -85,7 +85,7 @@ def _send_frames(
     while group := list(islice(small, chunk)):
         pixels = np.stack([frame.pixels for frame in group])
         seconds = video.seconds[[frame.index for frame in group]]
-        send(connection, kind="frames", seconds=seconds.tolist(), shape=pixels.shape)
+        send_message(connection, kind="frames", seconds=seconds.tolist(), shape=pixels.shape)
         connection.send_bytes(pixels.tobytes())
         got += len(group)
         clean += sum(not frame.damaged for frame in group)

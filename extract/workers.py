@@ -4,9 +4,8 @@ import json
 import queue
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
-from itertools import chain, repeat
 
 import numpy as np
 from numpy.typing import NDArray
@@ -86,14 +85,14 @@ _Waiting = queue.SimpleQueue[tuple[DecodeTask, int]]  #: clips, and which attemp
 
 
 @contextmanager
-def started_workers(count: int) -> Iterator[list[Child]]:
+def started_workers(count: int, memory_bytes: int = MEMORY_BYTES) -> Iterator[list[Child]]:
     """Worker processes that get ready while the caller does something else, such as loading a model."""
-    started = [_start(MEMORY_BYTES) for _ in range(count)]
-    try:
+    with ExitStack() as ends:
+        started = []
+        for _ in range(count):
+            started.append(_start(memory_bytes))
+            ends.callback(started[-1].end)
         yield started
-    finally:
-        for worker in started:
-            worker.end()
 
 
 def _start(memory_bytes: int) -> Child:
@@ -107,7 +106,7 @@ def decode_clips(
 
     Of each clip: any number of ``Frames`` in time order (``Restarted`` voids them), then one ``Decoded`` or
     ``Failed``. Clips are interleaved. Closing the iterator ends all workers at once. The first processes are those
-    of ``started_workers``, if given.
+    of ``started_workers``, if given, with the memory that they were given.
 
     Raises:
         ValueError: When there is not at least one worker.
@@ -121,7 +120,7 @@ def decode_clips(
     stop = threading.Event()
     threads = [
         threading.Thread(target=_supervise, args=(waiting, settings, events, stop, worker), daemon=True)
-        for _, worker in zip(range(min(workers, len(tasks))), chain(started, repeat(None)), strict=False)
+        for worker in [*started, *[None] * workers][: min(workers, len(tasks))]
     ]
     for thread in threads:
         thread.start()
@@ -159,6 +158,9 @@ def _supervise(
                 task, attempt = waiting.get_nowait()
             except queue.Empty:
                 break
+            if worker is not None and not worker.alive():
+                worker.end()
+                worker = None
             worker = worker or _start(settings.memory_bytes)
             try:
                 _decode_one(worker, task, settings, events, stop)

@@ -18,7 +18,7 @@ import numpy as np
 # h5py's compiled modules have no types.
 from h5py import h5d, h5f, h5g, h5i, h5l, h5o, h5p, h5pl, h5s, h5t, h5z  # pyright: ignore[reportAttributeAccessIssue]
 
-from ..child import send, serve
+from ..child import send_message, serve
 
 MEMORY_BYTES = 1 << 30
 MAX_DECLARED = 4 << 30  #: bytes of one dataset.
@@ -167,17 +167,17 @@ def answer(connection: Connection, task: dict) -> bool:
             _send_list(connection, root)
         else:
             values = read_dataset(root, task["name"], task["most"])
-            send(connection, kind="array", shape=values.shape, dtype=values.dtype.str)
+            send_message(connection, kind="array", shape=values.shape, dtype=values.dtype.str)
             connection.send_bytes(values.reshape(-1).data.cast("B") if values.size else b"")
     except Refused as refused:
-        send(connection, kind="refused", reason=str(refused))
+        send_message(connection, kind="refused", reason=str(refused))
     except Unusable as unusable:
-        send(connection, kind="unusable", reason=str(unusable))
+        send_message(connection, kind="unusable", reason=str(unusable))
     except MemoryError:
-        send(connection, kind="unusable", reason=f"needs more than {MEMORY_BYTES >> 20} MiB of memory")
+        send_message(connection, kind="unusable", reason=f"needs more than {MEMORY_BYTES >> 20} MiB of memory")
     except Exception as error:  # whatever h5py makes of a malformed file
         kind = "refused" if task["kind"] == "list" else "unusable"
-        send(connection, kind=kind, reason=f"is damaged ({' '.join(str(error).split())[:200]})")
+        send_message(connection, kind=kind, reason=f"is damaged ({' '.join(str(error).split())[:200]})")
     return True
 
 
@@ -191,10 +191,10 @@ def _send_list(connection: Connection, root: h5g.GroupID) -> None:
     for entry in list_datasets(root):
         batch.append(entry)
         if len(batch) == BATCH:
-            send(connection, kind="datasets", datasets=batch)
+            send_message(connection, kind="datasets", datasets=batch)
             batch = []
-    send(connection, kind="datasets", datasets=batch)
-    send(connection, kind="end")
+    send_message(connection, kind="datasets", datasets=batch)
+    send_message(connection, kind="end")
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ A shard is sealed by a thread of its own while the next one gathers, so a crash 
 """
 
 import time
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from .shard import next_sequence, read_shard, shard_paths
 
 @dataclass(frozen=True)
 class SealLimits:
-    """A shard is sealed when it has so many clips, so many bytes, or is so old: what a crash may cost."""
+    """A shard is sealed when it has so many clips, so many bytes, or is so old; a crash may cost two of them."""
 
     clips: int = 64
     size: int = 256 << 20
@@ -30,7 +30,8 @@ LIMITS = SealLimits()
 class ShardWriter:
     """Adds clips to a store folder; use it in a ``with`` block, which seals what is left, also on an interruption.
 
-    A shard that cannot be written is reported by the next ``add`` that seals one, or at the end of the block.
+    A shard that cannot be written is reported by the next ``add`` that fills one, or at the end of the block. Its
+    clips are given up: the next run makes them. The block ends when nothing is being written any more.
 
     Args:
         folder: The store.
@@ -58,15 +59,23 @@ class ShardWriter:
         self._bytes = 0
         self._begun = time.monotonic()
         self._sealer = ThreadPoolExecutor(1, thread_name_prefix="sealer")
-        self._sealing: Future[None] | None = None
+        self._sealing: list[Future[None]] = []
 
     def __enter__(self) -> "ShardWriter":
         return self
 
     def __exit__(self, *_: object) -> None:
-        with self._sealer:
-            self._seal()
-            self._wait()
+        self._seal()
+        interruption = None
+        while not all(sealing.done() for sealing in self._sealing):
+            try:
+                wait(self._sealing)
+            except KeyboardInterrupt as error:  # a slice's lock must not be free while its writer still writes
+                interruption = error
+        self._sealer.shutdown()
+        self._report()
+        if interruption is not None:
+            raise interruption
 
     def add(self, clip_id: str, clip: ClipFeatures, origin: Origin, digest: bytes | None = None) -> None:
         """Take one clip; seals the shard when it is full or old enough.
@@ -88,19 +97,20 @@ class ShardWriter:
         self._bytes += clip.features.nbytes + clip.seconds.nbytes
         full = len(self._entries) >= self.limits.clips or self._bytes >= self.limits.size
         if full or time.monotonic() - self._begun > self.limits.seconds:
+            wait(self._sealing)
+            self._report()
             self._seal()
 
     def _seal(self) -> None:
-        """Hand what has gathered to the sealing thread, once that is done with the shard before."""
-        self._wait()
+        """Hand what has gathered to the sealing thread."""
         if self._entries:
-            self._sealing = self._sealer.submit(self._write_shard, self._entries)
+            self._sealing.append(self._sealer.submit(self._write_shard, self._entries))
             self._entries, self._bytes = {}, 0
 
-    def _wait(self) -> None:
-        sealing, self._sealing = self._sealing, None
-        if sealing is not None:
-            sealing.result()
+    def _report(self) -> None:
+        """Raise what went wrong with a shard that is no longer being written."""
+        while self._sealing:
+            self._sealing.pop(0).result()
 
     def _write_shard(self, entries: dict[str, Entry]) -> None:
         """Temporary file, sync, read back, rename, sync the folder."""

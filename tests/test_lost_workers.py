@@ -25,6 +25,7 @@ from longreel.extract.workers import (
     Frames,
     Restarted,
     decode_clips,
+    started_workers,
 )
 
 pytestmark = pytest.mark.usefixtures("no_worker_left")
@@ -60,6 +61,16 @@ def test_a_clip_whose_worker_is_lost_once_is_decoded_by_another_after_all_others
     again = [event for event in seen[begun:] if isinstance(event, Frames) and event.clip_id == "0:long.mp4"]
     assert sum(len(event.frames) for event in again) == whole
     assert not Path(f"/proc/{worker}").exists()
+
+
+def test_a_worker_that_died_before_it_had_a_clip_costs_none_an_attempt(short_clip):
+    with started_workers(1) as started:
+        wait_until(lambda: workers_of(os.getpid()), "the worker")
+        (idle,) = workers_of(os.getpid())
+        os.kill(idle, signal.SIGKILL)
+        wait_until(lambda: not started[0].alive(), "its end")
+        events = list(decode_clips(tasks_for(short_clip), SETTINGS, 1, started))
+    assert [type(event) for event in events if not isinstance(event, Frames)] == [Decoded]
 
 
 def test_a_clip_that_hangs_at_every_attempt_is_given_up_at_its_deadline_and_the_others_finish(short_clip, long_clip):

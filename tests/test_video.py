@@ -1,5 +1,4 @@
 import csv
-import socket
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,7 +6,6 @@ import av
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from PIL import Image
 
 from longreel.extract.decoders import DECODERS, choose_decoder, decode_frames
 from longreel.extract.preprocessing import Preprocessing
@@ -171,6 +169,28 @@ def test_sparse_frames_have_the_pixels_that_decoding_from_the_start_gives(
                 assert_frames_are(got, naive, wanted)
 
 
+def test_a_file_without_an_index_is_decoded_all_the_same(tmp_path, make_video, moving_frames):
+    whole, path = make_video(tmp_path / "whole.mkv", moving_frames(60), format="matroska"), tmp_path / "clip.mkv"
+    with av.open(str(whole)) as source, av.open(str(path), "w", format="matroska") as target:
+        stream = target.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(video=0):
+            if packet.size:
+                packet.stream, packet.is_keyframe = stream, False
+                target.mux(packet)
+    naive, video = decode_all(whole), open_video(str(path))
+    for wanted in (np.arange(0, 60, 7), np.array([55])):
+        assert_frames_are(decode(video, "pyav", wanted), naive, wanted)
+
+
+@pytest.mark.parametrize("name", ["clip.mp4", "clip.mkv", "clip.avi"])
+def test_a_file_is_opened_once_where_it_can_be_rewound(tmp_path, make_video, moving_frames, monkeypatch, name):
+    format = {"mp4": "mp4", "mkv": "matroska", "avi": "avi"}[name[-3:]]
+    path, opened, real = make_video(tmp_path / name, moving_frames(30), format=format), [], av.open
+    monkeypatch.setattr(av, "open", lambda *given, **options: opened.append(given) or real(*given, **options))
+    decode(open_video(str(path)), "pyav", np.arange(0, 30, 4))
+    assert len(opened) == (2 if name == "clip.avi" else 1)
+
+
 def test_frames_of_a_variable_rate_keep_their_times(tmp_path, make_video, moving_frames):
     ticks = [0, 40, 80, 500, 520, 1000, 1010, 2000]
     path = make_video(tmp_path / "vfr.mp4", moving_frames(8), ticks=ticks)
@@ -255,45 +275,6 @@ def test_a_span_past_the_end_is_refused(tmp_path, make_video, moving_frames):
 def test_a_short_clip_gives_no_frame_twice(tmp_path, make_video, moving_frames):
     video = open_video(str(make_video(tmp_path / "clip.mp4", moving_frames(3))))
     assert choose_frames(video, Sampling(frames=16), None, None).frames.tolist() == [0, 1, 2]
-
-
-@pytest.mark.parametrize("text", ["#EXTM3U\n#EXTINF:2,\n{0}\n#EXT-X-ENDLIST\n", "ffconcat version 1.0\nfile {0}\n"])
-@pytest.mark.parametrize("suffix", [".mp4", ".m3u8", ".ffconcat"])
-def test_a_list_of_other_files_is_refused_and_they_are_not_opened(
-    tmp_path, make_video, moving_frames, watch_opens, text, suffix
-):
-    canary = make_video(tmp_path / "canary.ts", moving_frames(10), format="mpegts")
-    playlist = tmp_path / f"playlist{suffix}"
-    playlist.write_text(text.format(canary.name))
-    opened = watch_opens(canary)
-    with pytest.raises(Undecodable):
-        open_video(str(playlist))
-    assert not opened()
-
-
-def test_the_lists_of_other_files_would_otherwise_be_followed(tmp_path, make_video, moving_frames, watch_opens):
-    canary = make_video(tmp_path / "canary.ts", moving_frames(10), format="mpegts")
-    (tmp_path / "list.ffconcat").write_text("ffconcat version 1.0\nfile canary.ts\n")
-    opened = watch_opens(canary)
-    assert len(decode_all(tmp_path / "list.ffconcat")) == 10
-    assert opened()
-
-
-@pytest.mark.parametrize("address", ["http://127.0.0.1:{0}/a.mp4", "tcp://127.0.0.1:{0}", "concat:{1}|{1}", "file:{1}"])
-def test_an_address_is_no_file_and_nothing_is_asked_for_it(tmp_path, make_video, moving_frames, address):
-    clip = make_video(tmp_path / "clip.ts", moving_frames(5), format="mpegts")
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        server.setblocking(False)
-        with pytest.raises(Undecodable, match="no such file"):
-            open_video(address.format(server.getsockname()[1], clip))
-        with pytest.raises(BlockingIOError):
-            server.accept()
-
-
-def test_a_frame_too_large_to_decode_is_refused_by_its_header(tmp_path):
-    Image.new("1", (9000, 9000)).save(tmp_path / "bomb.png")
-    with pytest.raises(Undecodable, match="frames of 9000x9000 are too large"):
-        open_video(str(tmp_path / "bomb.png"))
 
 
 def test_a_forced_decoder_is_the_only_one_tried(tmp_path, make_video, moving_frames):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from small_decoding import PARENT, SETTINGS, ends, tasks_for, workers_of
+from small_decoding import PARENT, SETTINGS, ends, tasks_for, wait_until, workers_of
 
 from longreel.extract.workers import (
     Decoded,
@@ -97,15 +97,15 @@ def test_frames_of_a_decoder_that_gave_up_are_declared_void(tmp_path, make_video
 
 def test_workers_started_ahead_do_the_work_and_end_with_their_block(short_clip):
     with started_workers(2) as started:
+        wait_until(lambda: len(workers_of(os.getpid())) == 2, "the second worker")
         ahead = set(workers_of(os.getpid()))
-        assert len(ahead) == 2
         seen = set()
         for _ in decode_clips(tasks_for(short_clip, short_clip, short_clip), SETTINGS, 2, started):
             seen |= set(workers_of(os.getpid()))
         assert seen
         assert seen <= ahead
     with started_workers(1):
-        assert len(workers_of(os.getpid())) == 1
+        wait_until(lambda: len(workers_of(os.getpid())) == 1, "the worker")
     assert workers_of(os.getpid()) == []
 
 
