@@ -1,6 +1,7 @@
 """A shard on its way to the disk: the bytes of an HDF5 file, written, hashed and compared without a second copy."""
 
 import io
+import os
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -88,13 +89,14 @@ def _reserve_features(file: h5py.File, shape: tuple[int, int]) -> int:
 
 
 def write_image(path: Path, image: ShardImage) -> str:
-    """Write the bytes of a shard and give their digest, which belongs in its name."""
+    """Write the bytes of a shard to the disk and give their digest, which belongs in its name."""
     with ThreadPoolExecutor(1) as beside, open(path, "wb", buffering=0) as file:
         digest = beside.submit(_hash, image.pieces)
         position = 0
         for piece in image.pieces:
             write_at(file.fileno(), piece, position)
             position += len(piece)
+        os.fsync(file.fileno())
         return digest.result()
 
 

@@ -8,7 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..durable import naming_faults, publish, sync
+from ..durable import naming_faults, publish
 from ..errors import StoreMismatch
 from .image import Entry, build_shard, check_image, write_image
 from .records import ClipFeatures, Origin, Spec
@@ -113,7 +113,7 @@ class ShardWriter:
             self._sealing.pop(0).result()
 
     def _write_shard(self, entries: dict[str, Entry]) -> None:
-        """Temporary file, sync, read back, rename, sync the folder."""
+        """Temporary file, on the disk; read back, rename, sync the folder."""
         others = shard_paths(self.folder)
         if others and (different := read_shard(others[0]).spec.differences(self.spec)):
             raise StoreMismatch(f"{self.folder}: another process writes features made in another way: {different[0]}.")
@@ -122,7 +122,6 @@ class ShardWriter:
         with naming_faults(self.folder, sum(map(len, image.pieces))):
             try:
                 digest = write_image(self._temporary, image)
-                sync(self._temporary)
                 check_image(self._temporary, image, entries)
                 publish(self._temporary, self.folder / f"{sequence:06d}-{digest}.h5")
             finally:
