@@ -1,5 +1,6 @@
 """`extract`, `import-features` and `backbones`: from videos, or from features that others made, to a store."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,7 +11,7 @@ from ..console import Steps, say
 from .options import Json, ManifestFile, Root, print_json
 
 if TYPE_CHECKING:
-    from ..extract import Extraction
+    from ..extract import Extraction, Plan
 
 STARTED_AHEAD = 4  #: decode workers that get ready while the model loads; the others start when there is work.
 
@@ -49,7 +50,7 @@ def extract(
 
     Example: longreel extract videos.csv videos.store --backbone motion
     """
-    from ..extract import Plan, Sampling, cores, extract_clips, load_backbone, parse_slice, started_workers
+    from ..extract import Sampling, cores, extract_clips, load_backbone, parse_slice, started_workers
     from ..manifest import read_manifest
 
     sampling = None if fps is None and frames is None else Sampling(fps, frames)
@@ -59,12 +60,6 @@ def extract(
     with started_workers(ahead) as started:
         model = load_backbone(backbone, embedding=embedding, precision=precision, device=device)
         with Steps() as steps:
-
-            def begin(plan: Plan) -> None:
-                for line in plan.describe():
-                    say(line)
-                steps.begin("extract", len(plan.todo))
-
             report = extract_clips(
                 clips,
                 store,
@@ -77,7 +72,7 @@ def extract(
                 refresh=refresh,
                 retry_failed=retry_failed,
                 repair=repair,
-                on_plan=begin,
+                on_plan=_announcing(steps, "extract"),
                 on_clip=lambda clip_id: steps.advance(),
             )
     _finish(report, store, as_json)
@@ -102,16 +97,10 @@ def import_features(
 
     Example: longreel import-features clip-features clip.store --backbone clip-vit-b32 --suffix .mp4
     """
-    from ..extract import Given, Plan, open_source
+    from ..extract import Given, open_source
     from ..extract import import_features as run
 
     with open_source(source, suffix) as found, Steps() as steps:
-
-        def begin(plan: Plan) -> None:
-            for line in [*found.notes, *plan.describe()]:
-                say(line)
-            steps.begin("import", len(plan.todo))
-
         report = run(
             found,
             store,
@@ -120,10 +109,21 @@ def import_features(
             refresh=refresh,
             retry_failed=retry_failed,
             repair=repair,
-            on_plan=begin,
+            on_plan=_announcing(steps, "import", found.notes),
             on_clip=lambda clip_id: steps.advance(),
         )
     _finish(report, store, as_json)
+
+
+def _announcing(steps: Steps, name: str, notes: Sequence[str] = ()) -> Callable[["Plan"], None]:
+    """What says a plan's lines and begins the progress."""
+
+    def announce(plan: "Plan") -> None:
+        for line in [*notes, *plan.describe()]:
+            say(line)
+        steps.begin(name, len(plan.todo))
+
+    return announce
 
 
 def _finish(report: "Extraction", store: Path, as_json: bool) -> None:
