@@ -35,7 +35,7 @@ class ClipRows:
         return len(self._rows) - 1
 
     def _fill(self, place: int, row: NDArray[np.float32]) -> None:
-        self._rows[place] = row
+        self._rows[place] = row.copy()  # a view would keep its whole batch, or all tokens that a model computed
         self._missing -= 1
 
 

@@ -2,6 +2,7 @@
 
 import threading
 import time
+import weakref
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -62,6 +63,27 @@ def test_each_clip_gets_its_own_rows_in_order_from_batches_of_one_shape(threads,
 
 def test_a_short_last_window_repeats_its_last_frame():
     assert embed(Means(), clip(10, 20, 30, 70, 90))[:, 0].tolist() == [15, 50, 90]
+
+
+@dataclass
+class Tokens(Means):
+    """Its rows are views of all that it computed, as those of a class token are."""
+
+    computed: list[weakref.ref] = field(default_factory=list)
+
+    def __call__(self, windows: np.ndarray, /) -> np.ndarray:
+        tokens = np.zeros((len(windows), 197, 1), dtype=np.float32)
+        self.computed.append(weakref.ref(tokens))
+        return tokens[:, 0]
+
+
+def test_rows_keep_nothing_else_of_their_batch():
+    backbone, rows = Tokens(batch=1), ClipRows()
+    with Forward(backbone, 1) as forward:
+        forward.add(rows, clip(*range(10)))
+        forward.finish()
+    assert rows.stacked().shape == (5, 1)
+    assert [reference() for reference in backbone.computed] == [None] * 5
 
 
 def test_a_clip_is_not_complete_before_its_last_row_is_there():
