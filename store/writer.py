@@ -65,11 +65,12 @@ class ShardWriter:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._seal()
-        interruption = None
-        while not all(sealing.done() for sealing in self._sealing):
+        interruption, ended = None, False
+        while not ended:
             try:
+                self._seal()
                 wait(self._sealing)
+                ended = True
             except KeyboardInterrupt as error:  # a slice's lock must not be free while its writer still writes
                 interruption = error
         self._sealer.shutdown()

@@ -69,6 +69,7 @@ def test_a_shard_that_cannot_be_written_is_reported_and_the_clips_behind_it_are_
 
 def test_the_block_ends_when_nothing_is_written_any_more_however_often_it_is_interrupted(tmp_path, monkeypatch):
     gate, sealed = Gate(monkeypatch), []
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # what a shell starts behind itself ignores it
 
     def interrupt() -> None:
         gate.reached.wait(60)
@@ -91,4 +92,5 @@ def test_the_block_ends_when_nothing_is_written_any_more_however_often_it_is_int
             write()
     finally:
         thread.join()
+        signal.signal(signal.SIGINT, before)
     assert len(sealed) == 1
