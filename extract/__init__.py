@@ -3,10 +3,11 @@
 from .backbones import BACKBONES, Backbone, load_backbone
 from .forward import embed
 from .importing import Given, import_features
-from .pipeline import Extraction, cores, extract_clips
+from .pipeline import Extraction, extract_clips
 from .planning import Plan, Slice, parse_slice, plan_extraction
 from .sampling import Sampling
 from .sources import Source, open_source
+from .threads import cores
 from .workers import started_workers
 
 __all__ = [

@@ -1,7 +1,6 @@
 """Clips to store: decode workers, the backbone, and the shard writer, with what is already there left alone."""
 
 import json
-import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -28,6 +27,7 @@ from .decoders import DECODERS
 from .forward import ClipRows, Forward
 from .planning import WHOLE, Plan, Slice, file_facts, plan_extraction
 from .sampling import Sampling
+from .threads import cores
 from .workers import Decoded, DecodeSettings, DecodeTask, Event, Failed, Frames, Restarted, decode_clips
 
 GPU_THREADS = 2  #: one batch is copied while another is computed.
@@ -134,11 +134,6 @@ def extract_clips(
                 run.take(event)
             run.finish()
         return Extraction(run.written, len(plan.done), run.partial, plan.failed + run.failures, plan.set_aside)
-
-
-def cores() -> int:
-    """The cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @dataclass
