@@ -1,7 +1,6 @@
 """`store`: look into a feature store."""
 
-import math
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -80,15 +79,19 @@ def merge(
     newest: Annotated[
         bool, typer.Option("--newest", help="Of clips that differ between the sources take the one written last.")
     ] = False,
-    clips_per_shard: Annotated[int, typer.Option(min=1, help="A shard is full with so many clips, ...")] = 1024,
-    bytes_per_shard: Annotated[int, typer.Option(min=1, help="... or so many bytes of features.")] = 512 << 20,
+    clips_per_shard: Annotated[
+        int | None, typer.Option(min=1, help="A shard is full with so many clips (1024 if not given), ...")
+    ] = None,
+    bytes_per_shard: Annotated[
+        int | None, typer.Option(min=1, help="... or so many bytes of features (512 MiB if not given).")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Merge stores into one of large shards; the sources are left as they are. One source alone is made compact.
 
     Example: longreel store merge videos.store compact.store
     """
-    from ..store import SealLimits, merge_stores
+    from ..store import LARGE, merge_stores
 
     with Steps() as steps:
 
@@ -97,7 +100,7 @@ def merge(
                 steps.begin("merge", total)
             steps.reach(done)
 
-        limits = SealLimits(clips_per_shard, bytes_per_shard, math.inf)
+        limits = replace(LARGE, clips=clips_per_shard or LARGE.clips, size=bytes_per_shard or LARGE.size)
         merged = merge_stores(sources, out, newest=newest, on_clip=show, limits=limits)
     if as_json:
         print_json(asdict(merged) | {"out": str(out)})

@@ -3,7 +3,7 @@
 from .export import EXPORTS, export_store
 from .ledger import Failure, append_failure, append_failures, read_failures
 from .lost import Lost, find_lost
-from .merge import Merge, merge_stores
+from .merge import LARGE, Merge, merge_stores
 from .reader import FeatureStore, describe_store
 from .records import ClipFeatures, Origin, Spec, combine_digests
 from .repair import set_changed_aside, set_damaged_aside
@@ -15,6 +15,7 @@ from .writer import SealLimits, ShardWriter
 
 __all__ = [
     "EXPORTS",
+    "LARGE",
     "ClipFeatures",
     "DatasetUnreadable",
     "Failure",
