@@ -5,13 +5,41 @@ from typing import Protocol
 from torch import Tensor
 
 
+class Output(Protocol):
+    """A head's last layer, which turns a clip's vector into one logit a class."""
+
+    weight: Tensor  #: ``(C, E)``
+    bias: Tensor  #: ``(C,)``, added to the logits.
+
+    def reset_parameters(self) -> None:
+        """Draw new weights, as a second stage of training does."""
+        ...
+
+
 class Head(Protocol):
-    """What every head can do: pool a clip's frames into one vector, and score the vector."""
+    """What every head can do: pool a clip's frames into one vector, and score the vector.
+
+    A mask is ``(B, T)`` bool, true where a frame counts. ``(V, B, T)`` asks for V views of the batch in one pass, and
+    ``(A, V, B, T)`` for views in which each of the head's A ``branches`` sees frames of its own.
+    """
+
+    branches: int  #: how many aggregators stand side by side; 1 for most heads.
+
+    @property
+    def output(self) -> Output: ...
 
     def aggregate(self, frames: Tensor, mask: Tensor | None = None) -> Tensor:
-        """``(B, T, D)`` and mask ``(B, T)`` -> ``(B, E)``."""
+        """``(B, T, D)`` and mask -> ``(B, E)``, or ``(V, B, E)`` for V views."""
         ...
 
     def classify(self, clips: Tensor) -> Tensor:
-        """``(B, E)`` -> ``(B, C)``."""
+        """``(..., E)`` -> ``(..., C)``."""
+        ...
+
+    def __call__(self, frames: Tensor, mask: Tensor | None = None) -> Tensor:
+        """``aggregate`` and ``classify`` in a row: ``(B, T, D)`` -> ``(B, C)``."""
+        ...
+
+    def prepare(self, rows: Tensor, seed: int) -> None:
+        """Set what comes from training rows ``(N, D)``, standardised, before training; nothing for most heads."""
         ...
