@@ -20,15 +20,27 @@ def extract(
     manifest: ManifestFile,
     store: Annotated[Path, typer.Argument(help="Store folder to make or to go on with.")],
     backbone: Annotated[
-        str, typer.Option(help="A name from `longreel backbones`, a model folder, or owner/model@commit.")
+        str, typer.Option(help="A name from `longreel backbones`, a model folder, owner/model@commit, or a TSM file.")
     ],
     fps: Annotated[float | None, typer.Option(help="Frames a second.")] = None,
     frames: Annotated[
         int | None, typer.Option(help="Evenly spaced frames a clip; a video model's own window by default.")
     ] = None,
+    max_frames: Annotated[
+        int | None, typer.Option(help="With --fps: of more frames than that, as many evenly spaced ones.")
+    ] = None,
     keyframes: Annotated[
         bool, typer.Option(help="Move samples to the nearest keyframe: faster where they are seconds apart.")
     ] = False,
+    short_side: Annotated[
+        int | None, typer.Option(help="Resize frames to this short side; the model's own by default.")
+    ] = None,
+    crop: Annotated[
+        int | None, typer.Option(help="Cut a square of this side out of the centre; the model's own by default.")
+    ] = None,
+    rule: Annotated[
+        str | None, typer.Option(help="A benchmark's frames and sizes: videolt or minikinetics200.")
+    ] = None,
     embedding: Annotated[
         str | None,
         typer.Option(help="pooled, or projected into the space shared with text; pooled where the model has it."),
@@ -50,21 +62,29 @@ def extract(
 
     Example: longreel extract videos.csv videos.store --backbone motion
     """
-    from ..extract import Sampling, cores, extract_clips, load_backbone, parse_slice, started_workers
+    from ..extract import Rule, Sampling, cores, extract_clips, load_backbone, parse_slice, started_workers, with_rule
     from ..manifest import read_manifest
 
-    sampling = None if fps is None and frames is None else Sampling(fps, frames)
+    sampling = None if fps is frames is max_frames is None else Sampling(fps, frames, at_most=max_frames)
+    asked = with_rule(rule, Rule(sampling, short_side, crop))
     part = parse_slice(shard)
     clips = read_manifest(manifest, root)
     ahead = min(workers or cores(), len(part.of(clips.clips)), STARTED_AHEAD)
     with started_workers(ahead) as started:
-        model = load_backbone(backbone, embedding=embedding, precision=precision, device=device)
+        model = load_backbone(
+            backbone,
+            embedding=embedding,
+            precision=precision,
+            device=device,
+            short_side=asked.short_side,
+            crop=asked.crop,
+        )
         with Steps() as steps:
             report = extract_clips(
                 clips,
                 store,
                 model,
-                sampling=replace(sampling or model.sampling, keyframes=keyframes),
+                sampling=replace(asked.sampling or model.sampling, keyframes=keyframes),
                 decoder=decoder,
                 part=part,
                 workers=workers,
@@ -148,6 +168,7 @@ def backbones(as_json: Json = False) -> None:
     listed = {name: words for name, (_, words) in BACKBONES.items()} | {
         "FOLDER": "a model as transformers saves it: config.json, its preprocessor file, model.safetensors",
         "OWNER/MODEL@COMMIT": "the same from the hub, pinned by its full commit hash",
+        "FILE.pth": "a ResNet of the temporal shift module, as its authors publish it",
     }
     if as_json:
         print_json(listed | {name: asdict(preset) for name, preset in PRESETS.items()})

@@ -5,6 +5,7 @@ from .forward import embed
 from .importing import Given, import_features
 from .pipeline import Extraction, extract_clips
 from .planning import Plan, Slice, parse_slice, plan_extraction
+from .rules import RULES, Rule, with_rule
 from .sampling import Sampling
 from .sources import Source, open_source
 from .threads import cores
@@ -12,10 +13,12 @@ from .workers import started_workers
 
 __all__ = [
     "BACKBONES",
+    "RULES",
     "Backbone",
     "Extraction",
     "Given",
     "Plan",
+    "Rule",
     "Sampling",
     "Slice",
     "Source",
@@ -28,4 +31,5 @@ __all__ = [
     "parse_slice",
     "plan_extraction",
     "started_workers",
+    "with_rule",
 ]

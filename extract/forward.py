@@ -17,8 +17,10 @@ class ClipRows:
     """The feature rows of one clip, filled in as its batches come back."""
 
     def __init__(self) -> None:
-        self._rows: list[NDArray[np.float32]] = []
+        self._parts: list[NDArray[np.float32]] = []  # ``(n, D)`` each
+        self._kept: list[slice] = []  # of each part
         self._missing = 0
+        self._latest: NDArray[np.uint8] | None = None  # frames that the next ones must be seen with
 
     @property
     def complete(self) -> bool:
@@ -27,26 +29,43 @@ class ClipRows:
 
     def stacked(self) -> NDArray[np.float32]:
         """``(T, D)``, once complete."""
-        return np.stack(self._rows)
+        return np.concatenate([part[kept] for part, kept in zip(self._parts, self._kept, strict=True)])
 
-    def _reserve(self) -> int:
-        self._rows.append(np.empty(0, dtype=np.float32))
+    def _reserve(self, kept: slice = slice(None)) -> int:
+        self._parts.append(np.empty((0, 0), dtype=np.float32))
+        self._kept.append(kept)
         self._missing += 1
-        return len(self._rows) - 1
+        return len(self._parts) - 1
 
-    def _fill(self, place: int, row: NDArray[np.float32]) -> None:
-        self._rows[place] = row.copy()  # a view would keep its whole batch, or all tokens that a model computed
+    def _extend(self, frames: NDArray[np.uint8], reach: int) -> tuple[int, NDArray[np.uint8]]:
+        """A place for the rows of the clip's next frames, and those frames with what they must be seen with.
+
+        The last ``reach`` rows so far have not seen what comes behind them, so they are made anew; for that, as many
+        frames again before them are needed.
+        """
+        first = 0
+        if self._latest is not None:
+            first = len(self._latest) - reach
+            self._kept[-1] = slice(self._kept[-1].start, -reach)
+            frames = np.concatenate([self._latest, frames])
+        self._latest = frames[max(0, len(frames) - 2 * reach) :].copy()  # a view would keep them all
+        return self._reserve(slice(first, None)), frames
+
+    def _fill(self, place: int, rows: NDArray[np.float32]) -> None:
+        # A view would keep its whole batch, or all tokens that a model computed.
+        self._parts[place] = np.atleast_2d(rows).copy()
         self._missing -= 1
 
 
-Slot = tuple[ClipRows, int]  #: where a window's row goes.
+Slot = tuple[ClipRows, int]  #: where a window's rows go.
 
 
 class Forward:
     """Runs a backbone on whole batches, each by one thread, so that no number of cores changes a bit.
 
     A batch has the backbone's one shape. It is filled with windows of whatever clips come next; a backbone promises
-    that a row depends on its own window alone, and zeros stand in for what is missing at the end.
+    that a row depends on its own window alone, and zeros stand in for what is missing at the end. With a reach, a
+    batch is one window of as many frames as there are.
     """
 
     def __init__(self, backbone: Backbone, threads: int) -> None:
@@ -66,7 +85,10 @@ class Forward:
         self._threads.__exit__(None, None, None)
 
     def add(self, rows: ClipRows, frames: NDArray[np.uint8]) -> None:
-        """Take a run of a clip's frames, ``(T, H, W, 3)``; a short last window repeats its last frame.
+        """Take a run of a clip's frames, ``(T, H, W, 3)``.
+
+        Runs hold whole windows but at the clip's end. A short last window repeats its last frame; a backbone with a
+        reach takes it as it is.
 
         Raises:
             ValueError: Frames of another shape or dtype than the backbone takes, or none at all.
@@ -75,8 +97,13 @@ class Forward:
         if frames.dtype != np.uint8 or frames.shape[1:] != (size.height, size.width, 3) or len(frames) == 0:
             expected = f"(T >= 1, {size.height}, {size.width}, 3) uint8"
             raise ValueError(f"{self._backbone.name} takes {expected}, got {frames.shape} {frames.dtype}")
-        for window in windows(frames, self._backbone.window):
-            self._waiting.append(((rows, rows._reserve()), window))
+        length, reach = self._backbone.window, self._backbone.reach
+        if reach is None:
+            self._waiting.extend(((rows, rows._reserve()), window) for window in windows(frames, length))
+        else:
+            for begin in range(0, len(frames), length):
+                place, window = rows._extend(frames[begin : begin + length], reach)
+                self._waiting.append(((rows, place), window))
         while len(self._waiting) >= self._backbone.batch:
             while len(self._running) >= self._limit:
                 self._collect(block=True)
@@ -103,12 +130,15 @@ class Forward:
             wait(self._running, return_when=FIRST_COMPLETED).done if block else {f for f in self._running if f.done()}
         )
         for future in done:
-            for (rows, place), row in zip(self._running.pop(future), future.result(), strict=False):
-                rows._fill(place, row)
+            for (rows, place), made in zip(self._running.pop(future), future.result(), strict=False):
+                rows._fill(place, made)
 
 
 def embed(backbone: Backbone, frames: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """The rows of one clip: ``(T, height, width, 3)`` uint8, preprocessed -> ``(ceil(T / window), dim)``."""
+    """The rows of one clip: ``(T, height, width, 3)`` uint8, preprocessed -> ``(ceil(T / window), dim)``.
+
+    With a reach ``(T, dim)``.
+    """
     rows = ClipRows()
     with Forward(backbone, 1) as forward:
         forward.add(rows, frames)

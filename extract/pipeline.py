@@ -160,7 +160,8 @@ class _Run:
         self.written = self.partial = 0
         self.failures: list[Failure] = []
         self._clips = {clip.clip_id: clip for clip in manifest.clips}
-        self._root, self._window, self._part = manifest.root, backbone.window, part
+        self._root, self._part = manifest.root, part
+        self._frames_a_row = backbone.window if backbone.reach is None else 1
         self._writer, self._forward, self._on_clip = writer, forward, on_clip
         self._open: dict[str, _Open] = {}
 
@@ -169,7 +170,7 @@ class _Run:
         match event:
             case Frames(clip_id, frames, seconds):
                 clip = self._open.setdefault(clip_id, _Open())
-                clip.seconds.append(seconds[:: self._window])
+                clip.seconds.append(seconds[:: self._frames_a_row])
                 self._forward.add(clip.rows, frames)
             case Restarted(clip_id):
                 self._open.pop(clip_id, None)

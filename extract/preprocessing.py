@@ -3,11 +3,13 @@
 numpy only, since it runs in the decode workers. Normalising is the backbone's first layer (it costs nothing there).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
+
+from ..errors import LongreelError
 
 
 def _triangle(x: NDArray) -> NDArray:
@@ -46,6 +48,27 @@ class Preprocessing:
         if self.short_side is None:
             return f"{self.filter} to {self.height}x{self.width}"
         return f"{self.filter} to short side {self.short_side}, centre {self.height}x{self.width}"
+
+    def resized(self, short_side: int | None, crop: int | None) -> "Preprocessing":
+        """The same with another short side, or another square to cut out, in pixels; ``None`` leaves its own.
+
+        Raises:
+            LongreelError: When the square does not fit the short side, or there is none to cut from.
+        """
+        if short_side is None and crop is None:
+            return self
+        short = self.short_side if short_side is None else short_side
+        height, width = (self.height, self.width) if crop is None else (crop, crop)
+        if short is None:
+            raise LongreelError(
+                f"the model squashes whole frames to {height}x{width}. Give --short-side too, to cut out their centre."
+            )
+        if not 0 < min(height, width) <= max(height, width) <= short:
+            raise LongreelError(
+                f"a centre of {height}x{width} cannot be cut out of frames whose shorter side is {short}. "
+                f"Give a larger --short-side, or a smaller --crop."
+            )
+        return replace(self, height=height, width=width, short_side=short)
 
     def apply(self, frame: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Resize and crop one RGB frame, ``(H, W, 3)`` -> ``(height, width, 3)``."""

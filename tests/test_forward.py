@@ -19,6 +19,7 @@ class Means:
 
     batch: int = 4
     window: int = 2
+    reach: int | None = None
     seconds: float = 0.0
     name: str = "means"
     weights: str = "none"

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from longreel.errors import LongreelError
 from longreel.extract.preprocessing import FILTERS, Preprocessing
 
 PILLOW = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
@@ -85,6 +86,32 @@ def test_colour_channels_are_not_mixed():
 
 def test_a_crop_larger_than_the_short_side_does_not_leave_the_frame():
     assert Preprocessing(64, 64, short_side=32).apply(photo(100, 50)).shape == (64, 64, 3)
+
+
+@pytest.mark.parametrize(
+    ("own", "short_side", "crop", "expected"),
+    [
+        (Preprocessing(224, 200, 256, "bicubic"), None, None, Preprocessing(224, 200, 256, "bicubic")),
+        (Preprocessing(224, 200, 256, "bicubic"), 320, None, Preprocessing(224, 200, 320, "bicubic")),
+        (Preprocessing(224, 200, 256, "bicubic"), None, 192, Preprocessing(192, 192, 256, "bicubic")),
+        (Preprocessing(224, 224), None, None, Preprocessing(224, 224)),
+        (Preprocessing(224, 224), 256, None, Preprocessing(224, 224, 256)),
+        (Preprocessing(224, 224), 224, 224, Preprocessing(224, 224, 224)),
+    ],
+)
+def test_short_side_and_crop_take_the_place_of_the_models_own(own, short_side, crop, expected):
+    assert own.resized(short_side, crop) == expected
+
+
+@pytest.mark.parametrize("sizes", [(223, None), (None, 257), (200, 201), (0, 0), (256, 0), (256, -8), (-256, None)])
+def test_a_crop_that_does_not_fit_the_short_side_is_refused(sizes):
+    with pytest.raises(LongreelError, match=r"cannot be cut out of frames whose shorter side is -?\d+\. Give a larger"):
+        Preprocessing(224, 200, 256).resized(*sizes)
+
+
+def test_there_is_no_crop_of_frames_that_are_squashed():
+    with pytest.raises(LongreelError, match=r"squashes whole frames to 192x192\. Give --short-side too"):
+        Preprocessing(224, 224).resized(None, 192)
 
 
 def test_names_for_the_spec():

@@ -37,6 +37,24 @@ def test_moments_by_number_are_the_middles_of_equal_parts(frames, start, span):
     np.testing.assert_allclose(times, (edges[1:] + edges[:-1]) / 2, rtol=1e-9)
 
 
+@given(fps=st.floats(0.5, 30), most=st.integers(1, 40), start=st.floats(0, 1e3), span=st.floats(0.01, 100))
+def test_of_more_moments_than_wanted_one_of_each_equal_run_is_kept(fps, most, start, span):
+    every = Sampling(fps=fps).times(start, start + span).tolist()
+    kept = Sampling(fps=fps, at_most=most).times(start, start + span).tolist()
+    if len(every) <= most:
+        assert kept == every
+        return
+    places = [every.index(time) for time in kept]
+    assert len(places) == most
+    for number, place in enumerate(places):  # of moments number / most to (number + 1) / most, the middle one
+        assert abs(place + 0.5 - (number + 0.5) * len(every) / most) <= 0.5
+
+
+def test_of_ten_moments_four_are_kept_evenly():
+    assert Sampling(fps=1, at_most=4).times(0.0, 10.0).tolist() == [1.0, 3.0, 6.0, 8.0]
+    assert len(Sampling(fps=1, at_most=150).times(0.0, 3600.0)) == 150
+
+
 def test_a_rate_that_divides_the_span_does_not_add_a_frame_by_rounding():
     assert [len(Sampling(fps=fps).times(0.0, 3.0)) for fps in (25, 30, 24, 29.97)] == [75, 90, 72, 90]
     assert len(Sampling(fps=10).times(0.1, 0.4)) == 3
@@ -94,6 +112,17 @@ def test_the_nearest_moments_are_those_that_a_search_through_all_finds(moments, 
     for row in distances:
         assert min(row) in {row[place] for place in chosen}
     assert len(chosen) <= len(set(times))
+
+
+@pytest.mark.parametrize("value", [{"frames": 8, "at_most": 4}, {"at_most": 4}, {"fps": 1, "at_most": 0}])
+def test_a_limit_goes_with_a_rate(value):
+    with pytest.raises(LongreelError, match=r"--max-frames \d goes with --fps, and must be above 0"):
+        Sampling(**value)
+
+
+def test_a_sampling_with_a_limit_says_so():
+    assert str(Sampling(fps=1, at_most=150)) == "1 fps, at most 150 frames"
+    assert str(Sampling(fps=0.5, keyframes=True, at_most=9)) == "0.5 fps, at most 9 frames, at keyframes"
 
 
 def test_a_sampling_at_keyframes_says_so():

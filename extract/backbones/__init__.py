@@ -1,6 +1,7 @@
 """Frozen backbones: what turns a clip's frames into feature rows, chosen by name, folder or pinned hub revision."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -18,6 +19,9 @@ class Backbone(Protocol):
     Calling it maps windows ``(batch, window, height, width, 3)`` uint8 to rows ``(batch, dim)`` float32. It computes in
     that one shape, and a row depends on nothing but its own window, to the last bit, wherever it stands in the batch.
     It is called by several threads at once.
+
+    With a ``reach`` it maps ``(1, T, height, width, 3)`` to ``(1, T, dim)``, for any T: a row a frame, which depends on
+    the frames that are up to ``reach`` before and behind it, and where the frames end sees nothing beyond.
     """
 
     name: str
@@ -26,7 +30,8 @@ class Backbone(Protocol):
     embedding: str  #: what a row is: ``pooled``, ``projected, text <fingerprint>``, ``descriptor``.
     precision: str  #: of weights and arithmetic.
     device: str  #: that computes, ``cpu`` or ``cuda (name)``.
-    window: int  #: frames that make one row.
+    window: int  #: frames that make one row; with a ``reach``, frames that are computed at a time, at least so many.
+    reach: int | None  #: frames on either side that a frame's row depends on; ``None``: a window has one row.
     batch: int  #: windows of one forward pass.
     sampling: Sampling  #: taken when the user gives none.
     preprocessing: Preprocessing
@@ -48,33 +53,43 @@ BACKBONES: dict[str, tuple[Callable[[], Backbone], str]] = {
 
 
 def load_backbone(
-    name: str, *, embedding: str | None = None, precision: str = "float32", device: str = "auto"
+    name: str,
+    *,
+    embedding: str | None = None,
+    precision: str = "float32",
+    device: str = "auto",
+    short_side: int | None = None,
+    crop: int | None = None,
 ) -> Backbone:
-    """A built-in backbone, a folder that transformers can load, or ``owner/model@commit`` from the hub.
+    """A built-in backbone, a transformers model's folder, ``owner/model@commit`` from the hub, or a TSM checkpoint.
 
-    ``embedding``, ``precision`` and ``device`` are those of ``load_frozen``; a built-in backbone has one of each.
+    The options are those of ``load_frozen``; a built-in backbone has one of each.
 
     Raises:
-        LongreelError: When there is no such backbone or folder, or it has no such choice.
+        LongreelError: When there is no such backbone, folder or file, or it has no such choice.
         EnvironmentFault: When the weights cannot be fetched or loaded, or there is no GPU.
     """
     if name in BACKBONES:
-        if embedding is not None or precision != "float32" or device == "cuda":
+        if (embedding, precision, short_side, crop) != (None, "float32", None, None) or device == "cuda":
             raise LongreelError(
-                f"{name} is built in: it has one kind of row, in float32, on a CPU. "
-                f"Leave out --embedding, --precision and --device."
+                f"{name} is built in: it has one kind of row, of frames of one size, in float32, on a CPU. "
+                f"Leave out --embedding, --precision, --device, --short-side, --crop and --rule."
             )
         make, _ = BACKBONES[name]
         return make()
     from .folders import fetch_revision
     from .frozen import load_frozen
 
-    if Path(name).is_dir():
-        return load_frozen(Path(name), embedding=embedding, precision=precision, device=device)
+    load = partial(
+        load_frozen, embedding=embedding, precision=precision, device=device, short_side=short_side, crop=crop
+    )
+    if (path := Path(name)).is_dir() or path.is_file():
+        return load(path)
     if "@" in name:
-        folder = fetch_revision(name)
-        return load_frozen(folder, name, embedding=embedding, precision=precision, device=device)
+        return load(fetch_revision(name), name)
     error = unknown("backbone", name, BACKBONES)
     if "/" in name:
         error = LongreelError(f"{name}: no such folder.")
-    raise type(error)(f"{error} Give one of them, a folder of a transformers model, or owner/model@commit.")
+    raise type(error)(
+        f"{error} Give one of them, a folder of a transformers model, owner/model@commit, or a TSM checkpoint."
+    )

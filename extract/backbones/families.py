@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ...errors import LongreelError
+from .shifting import reach_of, shifted_rows
 
 Inputs = dict[str, Tensor]
 Rows = Callable[[Any, Inputs], Tensor]  #: model and its inputs -> ``(B, D)``
@@ -21,6 +22,7 @@ class Family:
     pooled: Rows | None  #: ``None``: the model has no pooled form that we know.
     projected: Rows | None = None  #: in the space that the model shares with its text tower.
     window: Callable[[Any], int] | None = None  #: frames of a window; ``None`` for image models.
+    reach: Callable[[Any], int] | None = None  #: see ``Backbone``; ``None`` where a window has one row.
     incomplete: Rows | None = None  #: instead of ``pooled`` where the weights lack a tensor that they may lack.
     unused: tuple[str, ...] = ("pooler",)  #: words in the names of tensors that the weights may lack.
 
@@ -145,7 +147,27 @@ FAMILIES: dict[str, Family] = {
 }  # fmt: skip
 
 
+SHIFTED_FRAMES = 160  #: seen at a time: VideoLT's 150 at once, and about 1 GB of memory for a ResNet-50.
+#: a ResNet with a temporal shift.
+SHIFTED = Family(_video, shifted_rows, window=lambda config: max(SHIFTED_FRAMES, reach_of(config)), reach=reach_of)
 #: any other image model, taken by its common outputs.
 OTHER = _IMAGE
 #: any other model of pictures and text: only its projected picture has a common name.
 OTHER_WITH_TEXT = Family(_image, None, _image_features)
+
+
+def family_of(config: dict) -> Family:
+    """The family of a model by its configuration; a ResNet's may ask for a temporal shift.
+
+    Raises:
+        LongreelError: When it asks for one that we do not know.
+    """
+    model_type, shift = config.get("model_type"), config.get("temporal_shift")
+    if shift is None:
+        return FAMILIES.get(str(model_type), OTHER)
+    if model_type != "resnet" or not isinstance(shift, int) or shift < 2:
+        raise LongreelError(
+            f"temporal_shift {shift!r} of a {model_type} is not understood. Expected a resnet, and a whole number from "
+            f"2 on: the part of the channels that is shifted each way, 8 for an eighth."
+        )
+    return SHIFTED

@@ -1,8 +1,9 @@
-"""Frozen image and video models of the transformers library: one feature row a frame, or a window of frames."""
+"""Frozen image and video models: one feature row a frame, or a window of frames."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,12 +14,16 @@ from ...errors import EnvironmentFault, LongreelError, unknown
 from ..preprocessing import Preprocessing
 from ..sampling import Sampling
 from ..threads import one_torch_thread
-from .families import FAMILIES, OTHER, OTHER_WITH_TEXT, PROJECTING, Family, Rows
+from .checkpoints import fingerprint_checkpoint, read_checkpoint
+from .families import FAMILIES, OTHER_WITH_TEXT, PROJECTING, SHIFTED, Family, Rows, family_of
 from .folders import fingerprint_text, fingerprint_weights, load_model, read_config, read_processor
 from .folding import FOLDED, fold_batch_norms
-from .preprocessors import read_preprocessing
+from .preprocessors import Normalisation, read_preprocessing
+from .presets import IMAGENET_MEAN, IMAGENET_STD
+from .shifting import shifted_rows
 
 FRAMES = 16  #: of a clip, for image models, when nothing is said.
+SEGMENTS = 8  #: the same for a temporal shift: what it was trained on.
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 EMBEDDINGS = ("pooled", "projected")
 DEVICES = ("auto", "cpu", "cuda")
@@ -38,67 +43,51 @@ class FrozenModel:
     preprocessing: Preprocessing
     normalisation: str
     window: int
+    reach: int | None
     batch: int
     sampling: Sampling
     dim: int
-    rows: Callable[[Tensor], Tensor]  #: windows ``(B, T, H, W, 3)`` uint8 -> ``(B, D)`` float32, on the CPU.
+    rows: Callable[[Tensor], Tensor]  #: windows -> rows, float32, on the CPU; shapes are those of ``Backbone``.
 
     @torch.inference_mode()
     def __call__(self, windows: NDArray[np.uint8], /) -> NDArray[np.float32]:
-        """``(batch, window, H, W, 3)`` uint8 -> ``(batch, D)`` float32."""
+        """Windows to rows; shapes are those of ``Backbone``."""
         return self.rows(torch.from_numpy(windows)).numpy()
 
 
 def load_frozen(
-    folder: Path,
+    path: Path,
     name: str | None = None,
     *,
     embedding: str | None = None,
     precision: str = "float32",
     device: str = "auto",
+    short_side: int | None = None,
+    crop: int | None = None,
 ) -> FrozenModel:
-    """Load a frozen model from a local folder. No code of the folder is ever run, and no pickle is read.
+    """Load a frozen model from a local folder or file. No code in it is ever run; of a pickle, only tensors are read.
 
     Args:
-        folder: As transformers saves it.
-        name: What stores call it; the folder's name if ``None``.
+        path: A folder as transformers saves it, or a checkpoint of the temporal shift module as its authors publish it.
+        name: What stores call it; the folder's or file's name if ``None``.
         embedding: ``pooled``, or ``projected`` into the space shared with text; if ``None`` pooled, where there is one.
         precision: Of weights and arithmetic, ``float32`` or ``bfloat16``. Rows are float32 in any case.
         device: ``cpu``, ``cuda``, or ``auto`` for a GPU where there is one.
+        short_side, crop: In place of the model's own, in pixels; see ``Preprocessing.resized``.
 
     Raises:
-        LongreelError: When the folder is no such model, or a choice does not exist.
+        LongreelError: When it is no such model, or a choice does not exist.
         EnvironmentFault: When its weights cannot be loaded.
     """
     if precision not in PRECISIONS:
         raise unknown("precision", precision, PRECISIONS)
+    if embedding not in (None, *EMBEDDINGS):
+        raise unknown("embedding", str(embedding), EMBEDDINGS)
     place, dtype = choose_device(device), PRECISIONS[precision]
-    model_type = str(read_config(folder).get("model_type"))
-    family = FAMILIES.get(model_type, OTHER)
-    geometry, normalise = read_preprocessing(*read_processor(folder, family.window is not None, model_type))
-    take, words, model = _load(folder, model_type, family, embedding, dtype)
-    prepare(model, model_type, place, dtype)
-    window = family.window(model.config) if family.window else 1
-    shape = (BATCHES[place.type, "video" if family.window else "image"], window, geometry.height, geometry.width, 3)
-
-    def rows(windows: Tensor) -> Tensor:
-        pixels = normalise.apply(windows.to(place)).to(dtype)
-        return take(model, family.pixels(model.config, pixels)).float().cpu()
-
-    return FrozenModel(
-        name=name or folder.resolve().name,
-        weights=fingerprint_weights(folder),
-        embedding=words,
-        precision=precision,
-        device=str(place) if place.type == "cpu" else f"cuda ({torch.cuda.get_device_name(place)})",
-        preprocessing=geometry,
-        normalisation=str(normalise),
-        window=window,
-        batch=shape[0],
-        sampling=Sampling(frames=window if family.window else FRAMES),
-        dim=_width(rows, folder, (1, *shape[1:])),
-        rows=rows,
-    )
+    source = (_read_folder if path.is_dir() else _read_file)(path, embedding, dtype)
+    source = replace(source, geometry=source.geometry.resized(short_side, crop))
+    prepare(source.model, source.model_type, place, dtype)
+    return _freeze(source, name or path.resolve().name, place, precision)
 
 
 def choose_device(name: str) -> torch.device:
@@ -128,12 +117,75 @@ def prepare(model: nn.Module, model_type: str, place: torch.device, dtype: torch
         torch.backends.cudnn.allow_tf32 = False
 
 
+@dataclass(frozen=True)
+class _Source:
+    """What is read of a folder or a file."""
+
+    path: Path
+    weights: str
+    model: Any
+    model_type: str
+    family: Family
+    take: Rows  #: what is taken of the model's output.
+    words: str  #: its name in the store's spec.
+    geometry: Preprocessing
+    normalise: Normalisation
+
+
+def _freeze(source: _Source, name: str, place: torch.device, precision: str) -> FrozenModel:
+    family, model, geometry = source.family, source.model, source.geometry
+    window = family.window(model.config) if family.window else 1
+    shifted = family.reach is not None
+
+    def rows(windows: Tensor) -> Tensor:
+        pixels = source.normalise.apply(windows.to(place)).to(PRECISIONS[precision])
+        return source.take(model, family.pixels(model.config, pixels)).float().cpu()
+
+    return FrozenModel(
+        name=name,
+        weights=source.weights,
+        embedding=source.words,
+        precision=precision,
+        device=str(place) if place.type == "cpu" else f"cuda ({torch.cuda.get_device_name(place)})",
+        preprocessing=geometry,
+        normalisation=str(source.normalise),
+        window=window,
+        reach=family.reach(model.config) if family.reach else None,
+        batch=1 if shifted else BATCHES[place.type, "video" if family.window else "image"],
+        sampling=Sampling(frames=SEGMENTS if shifted else window if family.window else FRAMES),
+        dim=_width(rows, source.path, (1, 1 if shifted else window, geometry.height, geometry.width, 3)),
+        rows=rows,
+    )
+
+
+def _read_file(path: Path, embedding: str | None, dtype: torch.dtype) -> _Source:
+    if embedding == "projected":
+        raise LongreelError(f"{path}: has no text side, so nothing is projected. Use --embedding pooled.")
+    return _Source(
+        path=path,
+        weights=fingerprint_checkpoint(path),
+        model=read_checkpoint(path),
+        model_type="resnet",
+        family=SHIFTED,
+        take=shifted_rows,
+        words="pooled",
+        geometry=Preprocessing(224, 224, 256),  # as its authors test it, at one crop
+        normalise=Normalisation(1 / 255, IMAGENET_MEAN, IMAGENET_STD),
+    )
+
+
+def _read_folder(folder: Path, embedding: str | None, dtype: torch.dtype) -> _Source:
+    config = read_config(folder)
+    model_type, family = str(config.get("model_type")), family_of(config)
+    geometry, normalise = read_preprocessing(*read_processor(folder, family.window is not None, model_type))
+    take, words, model = _load(folder, model_type, family, embedding, dtype)
+    return _Source(folder, fingerprint_weights(folder), model, model_type, family, take, words, geometry, normalise)
+
+
 def _load(
     folder: Path, model_type: str, family: Family, embedding: str | None, dtype: torch.dtype
 ) -> tuple[Rows, str, nn.Module]:
     """What is taken of the model's output, its name in the store's spec, and the model."""
-    if embedding not in (None, *EMBEDDINGS):
-        raise unknown("embedding", str(embedding), EMBEDDINGS)
     unused = family.unused + (PROJECTING if family.projected and embedding != "projected" else ())
     model, complete = load_model(folder, torch.float32 if model_type in FOLDED else dtype, unused)
     if model_type not in FAMILIES and hasattr(model, "get_image_features"):
@@ -151,7 +203,7 @@ def _width(rows: Callable[[Tensor], Tensor], folder: Path, shape: tuple[int, ...
     """The width of a row, found by computing one."""
     try:
         with torch.inference_mode(), one_torch_thread():
-            return rows(torch.zeros(shape, dtype=torch.uint8)).shape[1]
+            return rows(torch.zeros(shape, dtype=torch.uint8)).shape[-1]
     except (RuntimeError, ValueError, TypeError, AttributeError) as error:
         reason = " ".join(str(error).split())[:300]
         raise LongreelError(

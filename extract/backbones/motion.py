@@ -52,6 +52,7 @@ class Motion:
     device = "cpu"
     dim = GRID * GRID * (6 + 5 * DIRECTIONS)
     window = 4
+    reach: int | None = None
     batch = 1
     sampling = Sampling(fps=6.0)  # a row is two thirds of a second
     preprocessing = Preprocessing(height=48, width=48)

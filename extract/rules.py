@@ -1,0 +1,46 @@
+"""Which frames a benchmark's published features were made of, and how large those were."""
+
+from dataclasses import dataclass, replace
+
+from ..errors import LongreelError, unknown
+from .sampling import Sampling
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What fixes features besides the backbone; ``None`` leaves the backbone's own."""
+
+    sampling: Sampling | None = None
+    short_side: int | None = None  #: of the resized frame, in pixels.
+    crop: int | None = None  #: side of the square that is cut out of its centre, in pixels.
+
+    def __str__(self) -> str:
+        cut = "the model's own size" if self.crop is None else f"{self.crop}x{self.crop}"
+        return f"{self.sampling}, short side {self.short_side}, centre crop of {cut}"
+
+
+#: Rules as their authors state them. K100-LT and UCF-LT have none: they count frames of each file, we count seconds.
+RULES: dict[str, Rule] = {
+    # Zhang et al., "VideoLT", ICCV 2021, section 5.1, which leaves open how large the crop is.
+    "videolt": Rule(Sampling(fps=1.0, at_most=150), short_side=256),
+    # Moon et al., "MOVE", AAAI 2023: the released extraction for Imbalanced-MiniKinetics200.
+    "minikinetics200": Rule(Sampling(frames=150), short_side=256, crop=224),
+}
+
+
+def with_rule(name: str | None, given: Rule) -> Rule:
+    """What a rule fixes, filled up with what was given; without a rule, what was given.
+
+    Raises:
+        LongreelError: When there is no such rule, or something is given that it fixes.
+    """
+    if name is None:
+        return given
+    if name not in RULES:
+        raise unknown("rule", name, RULES)
+    rule = RULES[name]
+    options = {"sampling": "--fps, --frames and --max-frames", "short_side": "--short-side", "crop": "--crop"}
+    left = {field: getattr(given, field) for field in options if getattr(rule, field) is None}
+    if twice := [options[field] for field in options if field not in left and getattr(given, field) is not None]:
+        raise LongreelError(f"--rule {name} means {rule}. Leave out {' and '.join(twice)}, or the rule.")
+    return replace(rule, **left)
