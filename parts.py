@@ -1,4 +1,4 @@
-"""Parts by name, with numbers of their own: ``focal:gamma=2,alpha=0.25`` is the loss ``focal`` with two of its options."""
+"""Parts by name, with numbers of their own, such as ``focal:gamma=2,alpha=0.25``."""
 
 import inspect
 from collections.abc import Callable, Mapping

@@ -1,0 +1,139 @@
+"""Balance methods: which clips are drawn, what is mixed and which loss counts, in one stage or several.
+
+A method is plain text, so that a run can write it down; ``build_stage`` makes its parts.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from ..errors import LongreelError, unknown
+from ..parts import build_part
+from .adjustments import ADJUSTMENTS
+from .framestack import FrameStack
+from .lmr import MixedReconstruction
+from .losses import LOSSES, Loss
+from .mixing import Mixer, NoMixing
+from .mixup import Mixup
+from .move import Move
+from .samplers import SAMPLERS, Sampler
+
+#: mixer -> how it is made.
+MIXERS: dict[str, Callable[..., Mixer]] = {
+    "none": NoMixing,
+    "mixup": Mixup,
+    "framestack": FrameStack,
+    "move": Move,
+    "lmr": MixedReconstruction,
+}
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A part of a training. Loss, sampler and mixer are a name, and options behind a colon: ``focal:gamma=2``."""
+
+    loss: str = "ce"
+    sampler: str = "instance"
+    mixer: str = "none"
+    until: float = 1.0  #: share of all epochs at which it ends.
+    output_only: bool = False  #: the head's last layer is drawn anew and trained alone, the rest stays as chosen.
+
+
+@dataclass(frozen=True)
+class Method:
+    """Stages one after another, and what is done to the last layer of the chosen head."""
+
+    stages: tuple[Stage, ...]
+    adjustment: str | None = None
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a stage is made of."""
+
+    loss: Loss
+    sampler: Sampler
+    mixer: Mixer
+
+
+def _method(loss: str, sampler: str = "instance", mixer: str = "none", adjustment: str | None = None) -> Method:
+    return Method((Stage(loss, sampler, mixer),), adjustment)
+
+
+def _deferred(loss: str, later: str) -> Method:
+    return Method((Stage(loss, until=0.5), Stage(later)))
+
+
+def _retrained(loss: str, sampler: str, mixer: str = "none") -> Method:
+    return Method((Stage(loss, until=0.75), Stage(loss, sampler, mixer, output_only=True)))
+
+
+#: name -> method. Numbers are the papers'; docs/methods.md has sources and differences.
+METHODS: dict[str, Method] = {
+    "ce": _method("ce"),
+    "bce": _method("bce"),
+    "focal": _method("focal"),
+    "balanced-softmax": _method("balanced-softmax"),
+    "logit-adjusted": _method("logit-adjusted"),
+    "post-hoc-adjusted": _method("ce", adjustment="logit-adjustment"),
+    "class-balanced-loss": _method("class-balanced"),
+    "ldam-drw": _deferred("ldam", "ldam:weights=class-balanced"),
+    "ldam-drw-softmax": _deferred("ldam:form=ce", "ldam:form=ce,weights=class-balanced"),
+    "eql": _method("eql:gamma=0.9"),  # clips have no background, so with gamma 1 nothing lowers a spared class
+    "class-balanced-sampling": _method("bce", "class-balanced"),
+    "square-root-sampling": _method("bce", "square-root"),
+    "tail-repetition": _method("ce", "tail-repetition"),
+    "mixup": _method("bce", mixer="mixup"),
+    "framestack": _method("focal", mixer="framestack"),
+    "move": _method("bce", mixer="move"),
+    "crt": _retrained("ce", "class-balanced"),
+    "tau-norm": _method("ce", adjustment="tau-norm"),
+    "lmr": _retrained("ce", "class-balanced", "lmr"),
+}
+
+
+def choose_method(
+    name: str,
+    counts: Sequence[int],
+    *,
+    loss: str | None = None,
+    sampler: str | None = None,
+    mixer: str | None = None,
+    adjustment: str | None = None,
+) -> Method:
+    """The method of that name, for classes with so many real training clips.
+
+    Args:
+        name: A key of ``METHODS``.
+        counts: Real training clips of each class.
+        loss, sampler, mixer: Used in every stage in place of the method's own.
+        adjustment: Of the last layer, in place of the method's own.
+
+    Raises:
+        LongreelError: When a name or option is not known, or a loss needs a prior and a class has no real clip.
+    """
+    if name not in METHODS:
+        raise unknown("balance method", name, METHODS)
+    given = {key: text for key, text in {"loss": loss, "sampler": sampler, "mixer": mixer}.items() if text is not None}
+    method = METHODS[name]
+    method = replace(method, stages=tuple(replace(stage, **given) for stage in method.stages))
+    if adjustment is not None:
+        method = replace(method, adjustment=adjustment)
+    need_prior = [build_stage(stage).loss.needs_prior for stage in method.stages]
+    if method.adjustment is not None:
+        need_prior.append(build_part("adjustment", ADJUSTMENTS, method.adjustment).needs_prior)
+    if any(need_prior) and min(counts) == 0:
+        raise LongreelError(f"{name} needs real training clips of every class: its prior counts nothing else.")
+    return method
+
+
+def build_stage(stage: Stage) -> Parts:
+    """Make a stage's loss, sampler and mixer.
+
+    Raises:
+        LongreelError: When a name or option is not known.
+    """
+    return Parts(
+        build_part("loss", LOSSES, stage.loss),
+        build_part("sampler", SAMPLERS, stage.sampler),
+        build_part("mixer", MIXERS, stage.mixer),
+    )
