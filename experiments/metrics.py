@@ -11,11 +11,9 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-Floats = NDArray[np.float64]
-Bools = NDArray[np.bool_]
+from .precision import Bools, Floats, average_precisions, binned_sums, checked, checked_weights, ratio
 
 _ROWS_AT_ONCE = 2048  # bounds the working memory of hits_at
-_ENTRIES_AT_ONCE = 1 << 16  # of a bin count over several rows of weights: fits a core's cache
 
 
 @dataclass(frozen=True)
@@ -49,53 +47,6 @@ class Evaluation:
     classes: ClassFigures
 
 
-def average_precision(scores: ArrayLike, positives: ArrayLike, weights: ArrayLike | None = None) -> float:
-    """Average precision of one class: the sum over thresholds of precision times the gain in recall.
-
-    Clips with equal scores enter together, at one threshold. This equals ``sklearn.metrics.average_precision_score``,
-    also with ``sample_weight``, except that infinite scores are allowed and that a class without positives is NaN.
-
-    Args:
-        scores: ``(N,)``; higher means more likely. ``-inf`` is allowed.
-        positives: ``(N,)`` bool.
-        weights: ``(N,)``, finite, not negative; ``None`` is one for each.
-
-    Raises:
-        ValueError: For NaN scores, unequal lengths, positives that are not bool, or bad weights.
-
-    >>> average_precision([0.9, 0.8, 0.7], [True, False, True])
-    0.8333333333333333
-    """
-    column, truth = np.asarray(scores), np.asarray(positives)
-    if column.ndim != 1:
-        raise ValueError(f"scores of one class are one row of numbers, got shape {column.shape}")
-    table = None if weights is None else np.asarray(weights)[None]
-    return float(average_precisions(column[:, None], truth[..., None], table)[0, 0])
-
-
-def average_precisions(scores: ArrayLike, targets: ArrayLike, weights: ArrayLike | None = None) -> Floats:
-    """:func:`average_precision` of every class under every row of weights, ``(W, C)``.
-
-    Only the scores of positives are thresholds that count, so a class is one ``searchsorted`` of its N scores among
-    them, done once, and one bin count per row of weights: VideoLT's test split (51 239 clips, 1 004 classes) takes
-    about six seconds on one core for a single row, and 0.1 s for each further one.
-
-    Args:
-        scores: ``(N, C)``.
-        targets: ``(N, C)`` bool.
-        weights: ``(W, N)``, finite, not negative; ``None`` is one row of ones.
-
-    Raises:
-        ValueError: As in :func:`average_precision`.
-    """
-    values, truth = _checked(scores, targets)
-    table = _checked_weights(weights, len(values))
-    return np.stack(
-        [_class_precision(np.ascontiguousarray(values[:, c]), truth[:, c], table) for c in range(values.shape[1])],
-        axis=1,
-    )
-
-
 def hits_at(scores: ArrayLike, targets: ArrayLike, k: int) -> Floats:
     """For each clip, the chance that one of its true labels is among its ``k`` highest scores, ``(N,)``.
 
@@ -116,7 +67,7 @@ def hits_at(scores: ArrayLike, targets: ArrayLike, k: int) -> Floats:
     >>> hits_at([[2.0, 1.0, 1.0]], [[False, True, False]], k=2)
     array([0.5])
     """
-    values, truth = _checked(scores, targets)
+    values, truth = checked(scores, targets)
     if k < 1:
         raise ValueError(f"hits at k need k of 1 or more, got {k}")
     hits = np.zeros(len(values))
@@ -169,8 +120,8 @@ def evaluate_draws(
     Raises:
         ValueError: As in :func:`evaluate_scores`.
     """
-    values, truth = _checked(scores, targets)
-    table = _checked_weights(weights, len(values))
+    values, truth = checked(scores, targets)
+    table = checked_weights(weights, len(values))
     if table.dtype.kind == "f" and (table % 1).any():
         raise ValueError("clip weights say how often a clip counts: they must be whole numbers")
     everything = np.arange(values.shape[1])
@@ -178,10 +129,10 @@ def evaluate_draws(
 
     hits = np.stack([hits_at(values, truth, 1), hits_at(values, truth, 5)], axis=1)  # (N, 2)
     clips, labels = np.nonzero(truth)
-    positives = _binned_sums(labels, table[:, clips], len(everything))  # (W, C)
+    positives = binned_sums(labels, table[:, clips], len(everything))  # (W, C)
     hit = np.stack([np.bincount(labels, row[clips] * hits[clips, 0], len(everything)) for row in table])
-    accuracy, counts = _ratio(hit.astype(np.float64), positives), positives.astype(np.int64)
-    classes = ClassFigures(average_precisions(values, truth, table), accuracy, counts)  # each (W, C)
+    accuracy, counts = ratio(hit.astype(np.float64), positives), positives.astype(np.int64)
+    classes = ClassFigures(average_precisions(values, truth, weights), accuracy, counts)  # each (W, C)
     overall = _summaries(everything, truth, table, hits, classes)
     by_group = {name: _summaries(ids, truth, table, hits, classes) for name, ids in parts.items()}
     return [
@@ -215,8 +166,8 @@ def _summaries(
     sums = np.stack([row @ columns for row in weights])  # (W, 3); by rows, so that the weights are not widened at once
     present = classes.positives[:, ids] > 0  # (W, len(ids))
     figures = [
-        _ratio(sums[:, 1], sums[:, 0]),
-        _ratio(sums[:, 2], sums[:, 0]),
+        ratio(sums[:, 1], sums[:, 0]),
+        ratio(sums[:, 2], sums[:, 0]),
         _mean_where(classes.accuracy[:, ids], present),
         _mean_where(classes.ap[:, ids], present),
         np.full(len(weights), len(ids)),
@@ -224,17 +175,6 @@ def _summaries(
         (~present).sum(axis=1),
     ]
     return [Summary(*row) for row in zip(*(column.tolist() for column in figures), strict=True)]
-
-
-def _class_precision(scores: NDArray, positives: Bools, weights: NDArray) -> Floats:
-    """``(W,)`` average precision of one class: scores ``(N,)``, positives ``(N,)``, weights ``(W, N)``."""
-    thresholds = np.unique(scores[positives])  # ascending; a threshold without positives adds nothing
-    bins = np.searchsorted(thresholds, scores, side="right")  # 0: below the lowest positive
-    retrieved = _binned_sums(bins, weights, len(thresholds) + 1)[:, :0:-1].cumsum(axis=1)
-    gained = _binned_sums(bins[positives], weights[:, positives], len(thresholds) + 1)[:, :0:-1]
-    found = gained.cumsum(axis=1)
-    precision = np.divide(found, retrieved, out=np.zeros_like(found), where=retrieved > 0)
-    return _ratio((gained * precision).sum(axis=1), gained.sum(axis=1))
 
 
 def _row_hits(scores: NDArray, targets: Bools, k: int) -> Floats:
@@ -250,45 +190,9 @@ def _row_hits(scores: NDArray, targets: Bools, k: int) -> Floats:
     return np.where((scores == -np.inf).all(axis=1), 0.0, hits)
 
 
-def _binned_sums(bins: NDArray[np.int64], weights: NDArray, count: int) -> Floats:
-    """``(W, count)`` sums of the weights ``(W, M)`` in each bin; ``bins`` ``(M,)`` is the same for all rows."""
-    sums = np.zeros((len(weights), count))
-    step = max(1, _ENTRIES_AT_ONCE // max(1, len(bins)))
-    for start in range(0, len(weights), step):
-        block = weights[start : start + step]
-        places = bins if len(block) == 1 else (bins + count * np.arange(len(block))[:, None]).ravel()
-        sums[start : start + step] = np.bincount(places, block.ravel(), count * len(block)).reshape(-1, count)
-    return sums
-
-
-def _ratio(above: Floats, below: Floats) -> Floats:
-    return np.divide(above, below, out=np.full_like(above, np.nan), where=below > 0)
-
-
 def _mean_where(values: Floats, present: Bools) -> Floats:
     """``(W,)`` mean of each row over the entries that are present."""
-    return _ratio(np.where(present, values, 0.0).sum(axis=1), present.sum(axis=1).astype(np.float64))
-
-
-def _checked(scores: ArrayLike, targets: ArrayLike) -> tuple[NDArray, Bools]:
-    values, truth = np.asarray(scores), np.asarray(targets)
-    if values.ndim != 2 or values.shape[1] == 0 or values.shape != truth.shape:
-        raise ValueError(f"scores and targets must both be (clips, classes): got {values.shape} and {truth.shape}")
-    if truth.dtype != np.bool_:
-        raise ValueError(f"targets must be bool, one column per class: got {truth.dtype}")
-    if np.isnan(values).any():
-        rows = np.flatnonzero(np.isnan(values).any(axis=1))
-        raise ValueError(f"{len(rows)} of {len(values)} clips have NaN scores, the first in row {rows[0]}")
-    return values, truth
-
-
-def _checked_weights(weights: ArrayLike | None, clips: int) -> NDArray:
-    table = np.ones((1, clips)) if weights is None else np.asarray(weights)
-    if table.ndim != 2 or table.shape[1] != clips:
-        raise ValueError(f"one weight per clip: got shape {table.shape[1:]} for {clips} clips")
-    if not np.isfinite(table).all() or (table < 0).any():
-        raise ValueError("weights must be finite and not negative")
-    return table
+    return ratio(np.where(present, values, 0.0).sum(axis=1), present.sum(axis=1).astype(np.float64))
 
 
 def _checked_group(name: str, ids: Sequence[int], classes: int) -> NDArray[np.int64]:

@@ -12,12 +12,11 @@ from sklearn.metrics import average_precision_score, recall_score
 from longreel.experiments.metrics import (
     Evaluation,
     as_json,
-    average_precision,
-    average_precisions,
     evaluate_draws,
     evaluate_scores,
     hits_at,
 )
+from longreel.experiments.precision import average_precision, average_precisions
 
 INF = np.inf
 
