@@ -118,13 +118,18 @@ class Child:
         return Lost(f"died of {name}", name)
 
 
+def end_with_parent() -> None:
+    """In a child: also hung inside a library it does not outlive its parent, where the system is Linux."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
 def serve(answer: Callable[[Connection, dict], bool], memory_bytes: int) -> None:
     """The child's side: answer tasks, until the parent closes the connection or an answer is false.
 
     The connection's descriptor is the first argument of the process. It ends with its parent and leaves Ctrl-C to it.
     """
-    if sys.platform == "linux":  # hung inside a library, it must not outlive its parent
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    end_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_DATA, (memory_bytes, memory_bytes))
     connection = Connection(int(sys.argv[1]))

@@ -7,7 +7,7 @@ import typer
 from typer.core import TyperGroup
 
 from . import __version__
-from .commands import features, stores, trainings
+from .commands import benches, features, protocols, stores, trainings
 from .console import say
 from .errors import LongreelError
 
@@ -29,6 +29,11 @@ class Commands(TyperGroup):
 app = typer.Typer(cls=Commands, no_args_is_help=True, pretty_exceptions_enable=False)
 store_app = typer.Typer(no_args_is_help=True, help="Look into a feature store, check it, and give it in other forms.")
 app.add_typer(store_app, name="store")
+protocol_app = typer.Typer(
+    no_args_is_help=True,
+    help="Manifests of published benchmarks, and long tails. Example: longreel protocol list",
+)
+app.add_typer(protocol_app, name="protocol")
 
 
 def _show_version(wanted: bool) -> None:
@@ -49,14 +54,20 @@ def longreel(
 app.command()(features.extract)
 app.command()(features.import_features)
 app.command()(trainings.train)
+app.command()(trainings.import_checkpoint)
 app.command()(trainings.evaluate)
 app.command()(trainings.compare)
+app.command()(benches.bench)
+app.command()(benches.suites)
 app.command()(features.backbones)
 app.command()(trainings.demo)
 store_app.command()(stores.info)
 store_app.command()(stores.verify)
 store_app.command()(stores.export)
 store_app.command()(stores.merge)
+protocol_app.command("list")(protocols.list_protocols)
+protocol_app.command()(protocols.make)
+protocol_app.command()(protocols.tail)
 
 
 def main() -> None:

@@ -3,6 +3,7 @@
 import sys
 import time
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import (
@@ -16,6 +17,9 @@ from rich.progress import (
 )
 from rich.table import Table
 from rich.text import Text
+
+if TYPE_CHECKING:
+    from .experiments.render import Grid
 
 
 def printable(text: str) -> str:
@@ -107,6 +111,18 @@ def print_comparison(document: dict) -> None:
     _print(table, notes)
 
 
+def print_grids(grids: Sequence["Grid"], notes: Sequence[str]) -> None:
+    """A suite's tables one below the other, then what a reader must know."""
+    for grid in grids:
+        table = Table(title=Text(printable(grid.title)))
+        for place, name in enumerate(grid.header):
+            table.add_column(Text(printable(name)), justify="right" if place else "left")
+        for cells in grid.rows:
+            table.add_row(*(Text(printable(cell)) for cell in cells))
+        _print(table, [])
+    _print(None, notes)
+
+
 def _table(title: Text, columns: Sequence[str]) -> Table:
     table = Table("", title=title)
     for name in columns:
@@ -121,7 +137,8 @@ def _title(document: dict) -> Text:
 
 def _footnotes(rows: Sequence[dict], document: dict) -> list[str]:
     """What a reader must know to trust the figures."""
-    notes = [f"groups: {document['groups_rule']}", f"epoch: {', '.join(sorted({row['selection'] for row in rows}))}"]
+    notes = [f"NOT A FAIR TEST: {document['watermark']}"] if document["watermark"] else []
+    notes += [f"groups: {document['groups_rule']}", f"epoch: {', '.join(sorted({row['selection'] for row in rows}))}"]
     failed, looks = (max(row[key] for row in rows) for key in ("failed", "looks"))
     if failed:
         notes.append(f"{failed} of {document['clips']} clips have no features and are scored lowest")
@@ -147,8 +164,9 @@ def _interval(figure: dict, signed: bool = False) -> Text:
     return Text(text if figure["low"] is None else f"{text}\n[{figure['low']:{sign}.3f}, {figure['high']:{sign}.3f}]")
 
 
-def _print(table: Table, notes: Sequence[str]) -> None:
+def _print(table: Table | None, notes: Sequence[str]) -> None:
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 200)
-    console.print(table)
+    if table is not None:
+        console.print(table)
     for note in notes:
         console.print(Text(printable(note)))

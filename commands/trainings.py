@@ -7,28 +7,49 @@ from typing import Annotated
 import typer
 
 from ..console import Steps, print_comparison, print_evaluation, say
-from .options import Json, ManifestFile, Root, Split, StoreFolder, print_json
+from .options import Json, ManifestFile, Root, Split, StoreFolder, print_facts, print_json
 
 
 def train(
     store: StoreFolder,
     manifest: ManifestFile,
     out: Annotated[Path, typer.Option(help="Run folder to make or to go on with.")],
-    head: Annotated[str, typer.Option(help="Head.")] = "nonlinear",
-    balance: Annotated[str, typer.Option(help="Balance method: ce, bce or balanced-softmax.")] = "ce",
+    head: Annotated[str, typer.Option(help="Head, with options behind a colon: netvlad:clusters=32.")] = "nonlinear",
+    balance: Annotated[str | None, typer.Option(help="Balance method; ce if not given.")] = None,
+    loss: Annotated[str | None, typer.Option(help="Loss in place of the method's own, such as focal:gamma=2.")] = None,
+    sampler: Annotated[str | None, typer.Option(help="Sampler in place of the method's own.")] = None,
+    mixer: Annotated[str | None, typer.Option(help="Mixer in place of the method's own.")] = None,
+    adjustment: Annotated[str | None, typer.Option(help="What is done to the last layer in the end.")] = None,
+    protocol: Annotated[str | None, typer.Option(help="Benchmark whose rules hold unless given otherwise.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
-    epochs: Annotated[int, typer.Option(min=1, help="Passes over the training clips.")] = 30,
-    batch_size: Annotated[int, typer.Option(min=1, help="Clips a step.")] = 128,
-    learning_rate: Annotated[float, typer.Option(help="AdamW's, falling to 0 along a cosine.")] = 3e-4,
-    weight_decay: Annotated[float, typer.Option(help="AdamW's.")] = 1e-2,
-    train_frames: Annotated[
-        int | None, typer.Option(min=1, help="Rows drawn of each clip and step; all by default.")
+    epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the training clips; 30 if not given.")] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Clips a step; 128 if not given.")] = None,
+    optimiser: Annotated[str | None, typer.Option(help="adamw, if not given, or adam.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="3e-4 if not given.")] = None,
+    schedule: Annotated[
+        str | None, typer.Option(help="Of the rate: cosine to 0, if not given, constant, or steps:30,60.")
     ] = None,
-    groups: Annotated[str, typer.Option(help="Group rule, bounds such as 20,100, or a JSON file.")] = "gen2balance",
-    select: Annotated[str, typer.Option(help="Select the epoch on val by map, class-average or acc1.")] = "map",
-    standardise: Annotated[bool, typer.Option(help="Standardise features by the training rows.")] = True,
+    weight_decay: Annotated[float | None, typer.Option(help="1e-2 if not given.")] = None,
+    clip_norm: Annotated[float | None, typer.Option(help="Largest L2 norm of gradients; none if not given.")] = None,
+    train_frames: Annotated[
+        int | None, typer.Option(min=1, help="Rows drawn of each clip and step; all if not given.")
+    ] = None,
+    test_frames: Annotated[
+        int | None, typer.Option(min=1, help="Rows spread over a clip that is scored; all if not given.")
+    ] = None,
+    groups: Annotated[
+        str | None, typer.Option(help="Group rule, bounds such as 20,100, or a JSON file; gen2balance if not given.")
+    ] = None,
+    select: Annotated[
+        str | None, typer.Option(help="Select the epoch on val by map, if not given, class-average or acc1.")
+    ] = None,
+    standardise: Annotated[
+        bool | None, typer.Option("--standardise/--no-standardise", help="Standardise features by the training rows.")
+    ] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; another number gives other bits.")] = None,
-    checkpoint_seconds: Annotated[float, typer.Option(min=0, help="An interruption repeats at most this much.")] = 10.0,
+    checkpoint_seconds: Annotated[
+        float | None, typer.Option(min=0, help="An interruption repeats at most this much; 10 if not given.")
+    ] = None,
     root: Root = None,
     as_json: Json = False,
 ) -> None:
@@ -41,23 +62,37 @@ def train(
     import torch
 
     from ..experiments.evaluate import evaluate_run
-    from ..experiments.fit import FitSettings
-    from ..experiments.runs import TrainSettings, train_run
+    from ..experiments.runs import train_run
+    from ..experiments.settings import make_settings
 
     if threads is not None:
         torch.set_num_threads(threads)
-    fit = FitSettings(
-        epochs=epochs,
-        batch_size=batch_size,
-        learning_rate=learning_rate,
-        weight_decay=weight_decay,
-        frames=train_frames,
-        select=select,
-        seed=seed,
-        checkpoint_seconds=checkpoint_seconds,
-    )
-    how = {"head": head, "balance": balance, "groups": groups}
-    settings = TrainSettings(store=store, manifest=manifest, root=root, standardise=standardise, fit=fit, **how)
+    given = {
+        "head": head,
+        "balance": balance,
+        "loss": loss,
+        "sampler": sampler,
+        "mixer": mixer,
+        "adjustment": adjustment,
+        "seed": seed,
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "optimiser": optimiser,
+        "learning_rate": learning_rate,
+        "schedule": schedule,
+        "weight_decay": weight_decay,
+        "clip_norm": clip_norm,
+        "frames": train_frames,
+        "test_frames": test_frames,
+        "groups": groups,
+        "select": select,
+        "standardise": standardise,
+        "checkpoint_seconds": checkpoint_seconds,
+    }
+    settings = make_settings(store, manifest, given, root=root, protocol=protocol)
+    for departure in settings.departures:
+        say(f"warning: departs from {protocol}: {departure}.")
+    epochs = settings.fit.epochs
     with Steps() as steps:
         steps.begin("train", epochs)
         trained = train_run(out, settings, on_epoch=lambda row: steps.reach(row["epoch"]))
@@ -71,6 +106,39 @@ def train(
     if trained.val is not None:
         print_evaluation(evaluate_run(out, "val"))
     print(f"epoch {trained.epoch} of {epochs}, {trained.selection} -> {out}")
+
+
+def import_checkpoint(
+    checkpoint: Annotated[Path, typer.Argument(help="A ckpt.best.pth.tar of VideoLT's or MOVE's code.")],
+    store: StoreFolder,
+    manifest: ManifestFile,
+    out: Annotated[Path, typer.Option(help="Run folder to make.")],
+    classes: Annotated[
+        Path | None,
+        typer.Option(
+            help="Names in the order of its logits, such as VideoLT's count-labels-train.lst; sorted if not given."
+        ),
+    ] = None,
+    order: Annotated[
+        str | None, typer.Option(help="vlad-psa or psa-vlad, for an aggregated head; guessed if not given.")
+    ] = None,
+    protocol: Annotated[str | None, typer.Option(help="Benchmark whose groups and test frames hold.")] = None,
+    groups: Annotated[str | None, typer.Option(help="Group rule; the protocol's or gen2balance if not given.")] = None,
+    test_frames: Annotated[int | None, typer.Option(min=1, help="Rows spread over a clip that is scored.")] = None,
+    root: Root = None,
+    as_json: Json = False,
+) -> None:
+    """Make a run of a checkpoint that VideoLT's or MOVE's code wrote; nothing in the file is run.
+
+    Example: longreel import-checkpoint ckpt.best.pth.tar videos.store videos.csv --out runs/released
+    """
+    from ..experiments.imported import import_checkpoint
+    from ..experiments.settings import make_settings
+
+    given = {"groups": groups, "test_frames": test_frames}
+    settings = make_settings(store, manifest, given, root=root, protocol=protocol)
+    facts = import_checkpoint(checkpoint, out, settings, names=classes, order=order)
+    print_facts(facts, as_json)
 
 
 def evaluate(

@@ -1,6 +1,7 @@
 """The state of an interrupted training in one safetensors file: no pickle, whole or not at all."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,14 +26,19 @@ def save_checkpoint(
     for index, state in optimiser.state_dict()["state"].items():
         tensors |= {f"optimiser.{index}.{key}": tensor for key, tensor in state.items()}
     tensors |= {"generator": generator.get_state(), "global_generator": torch.get_rng_state()}
-    facts = {key: value for key, value in vars(progress).items() if key != "best"}
+    tensors |= {"running_ap": progress.running_ap}
+    facts = {key: value for key, value in vars(progress).items() if key not in ("best", "running_ap")}
     write_bytes(path, save(tensors, metadata={"progress": json.dumps(facts)}))
 
 
 def load_checkpoint(
-    path: Path, head: nn.Module, optimiser: torch.optim.Optimizer, generator: torch.Generator, progress: "Progress"
+    path: Path,
+    head: nn.Module,
+    make_optimiser: Callable[[int], torch.optim.Optimizer],
+    generator: torch.Generator,
+    progress: "Progress",
 ) -> None:
-    """Put everything back as ``save_checkpoint`` found it.
+    """Put everything back as ``save_checkpoint`` found it; ``make_optimiser`` is given the number of epochs done.
 
     Raises:
         RunMismatch: When the file is no checkpoint.
@@ -48,12 +54,14 @@ def load_checkpoint(
     for name, tensor in _under(tensors, "optimiser.").items():
         index, key = name.split(".", 1)
         state.setdefault(int(index), {})[key] = tensor
+    for key, value in json.loads(metadata["progress"]).items():
+        setattr(progress, key, value)
+    optimiser = make_optimiser(progress.epoch)
     optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
     generator.set_state(tensors["generator"])
     torch.set_rng_state(tensors["global_generator"])
-    for key, value in json.loads(metadata["progress"]).items():
-        setattr(progress, key, value)
     progress.best = _under(tensors, "best.")
+    progress.running_ap = tensors["running_ap"]
 
 
 def _under(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:

@@ -36,8 +36,9 @@ class ClipSet:
 
         Args:
             clips: Indices ``(B,)``.
-            frames: Rows to draw at random from each clip, with replacement, in time order; ``None`` takes all rows.
-            generator: Where the draws come from.
+            frames: Rows to take of each clip, in time order; ``None`` takes all rows.
+            generator: They are drawn at random from it, with replacement. Without it they are spread evenly: row
+                ``floor(i (T - 1) / (frames - 1))`` of a clip's T, so that a shorter clip has some twice.
 
         Returns:
             Features ``(B, T, D)`` float32 and mask ``(B, T)`` bool, true where a row exists.
@@ -47,6 +48,9 @@ class ClipSet:
             places = torch.arange(int(lengths.max())).expand(len(clips), -1)
             mask = places < lengths[:, None]
             places = places.minimum(lengths[:, None] - 1)
+        elif generator is None:
+            places = torch.arange(frames) * (lengths[:, None] - 1) // max(frames - 1, 1)
+            mask = torch.ones_like(places, dtype=torch.bool)
         else:
             draws = torch.rand((len(clips), frames), generator=generator)
             places = (draws * lengths[:, None]).long().minimum(lengths[:, None] - 1).sort(dim=1).values
@@ -71,6 +75,11 @@ class ClipSet:
     def all_ids(self) -> list[str]:
         """The ids of the whole split, in the order of ``with_failed``."""
         return [*self.ids, *(clip.clip_id for clip in self.failed)]
+
+    def draw_rows(self, most: int, seed: int) -> Tensor:
+        """At most so many rows of all clips, drawn at random without replacement, ``(N, D)`` float32."""
+        drawn = torch.randperm(len(self.features), generator=torch.Generator().manual_seed(seed))[:most]
+        return self.features[drawn.sort().values].float()
 
     def statistics(self) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation over all rows, each ``(D,)`` float32; a constant column has deviation 1."""

@@ -14,7 +14,18 @@ from .statistics import Interval, Metric, hierarchical_bootstrap, paired_differe
 #: what a run may differ in from others of its row.
 WITHIN_A_ROW = {("fit", "seed"), ("threads",)}
 #: what makes runs different rows, but says nothing to a reader.
-UNNAMED = {"store_digest", "manifest_digest", "counts", "classes", "groups", "root", "spec"}
+UNNAMED = {
+    "store_digest",
+    "manifest_digest",
+    "counts",
+    "classes",
+    "groups",
+    "root",
+    "spec",
+    "method",
+    "departures",
+    "watermark",
+}
 
 
 def compare_runs(folders: Sequence[Path], split: str = "test", *, force: bool = False, draws: int = 1000) -> dict:
@@ -58,6 +69,7 @@ def compare_runs(folders: Sequence[Path], split: str = "test", *, force: bool = 
         "split": split,
         "clips": documents[0]["clips"],
         "groups_rule": documents[0]["groups_rule"],
+        "watermark": next((document["watermark"] for document in documents if document["watermark"]), None),
         "metrics": list(metrics),
         "warning": unlike,
         "rows": table,

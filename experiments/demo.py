@@ -8,8 +8,9 @@ from ..extract import extract_clips, load_backbone
 from ..manifest import read_manifest
 from .compare import compare_runs
 from .demo_clips import COUNTS, render_demo
-from .fit import FitSettings
-from .runs import TrainSettings, train_run
+from .optimisation import FitSettings
+from .runs import train_run
+from .settings import TrainSettings
 
 METHODS = ("ce", "balanced-softmax")
 SEEDS = 3

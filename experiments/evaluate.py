@@ -12,9 +12,9 @@ from ..errors import LongreelError, RunMismatch, unknown
 from ..manifest import Manifest, read_manifest
 from ..store import FeatureStore
 from .clips import load_clips, multi_hot
-from .fit import score_clips
 from .metrics import as_json, evaluate_scores
 from .runs import load_head, read_config, read_document, read_scores, store_digest, write_scores
+from .scoring import score_clips
 
 
 def evaluate_run(folder: Path, split: str = "test") -> dict:
@@ -48,7 +48,7 @@ def evaluate_run(folder: Path, split: str = "test") -> dict:
         store = _open_same_store(folder, config, manifest)
         looks = _log_look(folder, split)
         clips = load_clips(store, manifest, split)
-        scores, targets = clips.with_failed(score_clips(load_head(folder, config), clips))
+        scores, targets = clips.with_failed(score_clips(load_head(folder, config), clips, config["fit"]["test_frames"]))
         write_scores(scores_path, scores, clips.all_ids)
         document = _make_document(folder, config, split, scores, targets) | {
             "failed": len(clips.failed),
@@ -99,6 +99,8 @@ def _make_document(folder: Path, config: dict, split: str, scores: np.ndarray, t
         "selection": result["selection"],
         **as_json(evaluation),
         "groups_rule": config["groups"]["rule"],
+        "watermark": config["watermark"],
+        "departures": config["departures"],
         "classes": {
             name: {
                 "train_clips": config["counts"][index],

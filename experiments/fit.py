@@ -9,52 +9,19 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..balance import Loss
+from ..balance import Batch, Known, Method, Parts, Stage, build_stage
 from ..errors import LongreelError
+from ..heads import Standardised
 from .checkpoint import load_checkpoint, save_checkpoint
 from .clips import ClipSet
-from .metrics import Evaluation, evaluate_scores
-
-#: what the epoch is selected by -> how it is read from the evaluation on val; higher is better.
-SELECTIONS: dict[str, Callable[[Evaluation], float]] = {
-    "map": lambda evaluation: evaluation.overall.map,
-    "class-average": lambda evaluation: evaluation.overall.class_average,
-    "acc1": lambda evaluation: evaluation.overall.acc1,
-}
-
-SCORE_CLIPS = 256
-SCORE_ROWS = 65536
-
-
-@dataclass(frozen=True)
-class FitSettings:
-    """How a head is trained. AdamW, the learning rate falling to zero along a cosine."""
-
-    epochs: int = 30
-    batch_size: int = 128
-    learning_rate: float = 3e-4
-    weight_decay: float = 1e-2
-    frames: int | None = None  #: rows drawn of each clip and step; all of them if ``None``.
-    select: str = "map"
-    seed: int = 0
-    checkpoint_seconds: float = 10.0  #: an interrupted training repeats at most about this much.
-
-    def __post_init__(self) -> None:
-        wrong = {
-            "learning rate": not 0 < self.learning_rate < math.inf,
-            "weight decay": not 0 <= self.weight_decay < math.inf,
-            "seed": not 0 <= self.seed < 2**63,
-            "number of epochs": self.epochs < 1,
-            "batch size": self.batch_size < 1,
-            "number of training frames": self.frames is not None and self.frames < 1,
-        }
-        for name, is_wrong in wrong.items():
-            if is_wrong:
-                raise LongreelError(f"this {name} cannot be used. Give a finite number in its range.")
+from .metrics import evaluate_scores
+from .optimisation import SELECTIONS, FitSettings, rate_at
+from .precision import average_precisions
+from .scoring import score_clips
+from .stages import Leg, lay_out
 
 
 @dataclass
@@ -65,12 +32,32 @@ class Progress:
     best_epoch: int = 0  #: counted from 1.
     best_value: float = -math.inf
     best: dict[str, Tensor] = field(default_factory=dict)
+    running_ap: Tensor = field(default_factory=lambda: torch.zeros(0))  #: ``(C,)`` of the epoch before.
     history: list[dict] = field(default_factory=list)
 
 
+@dataclass
+class _Training:
+    """What the steps of a training work on."""
+
+    head: Standardised
+    legs: list[Leg]
+    counts: Tensor  #: ``(C,)``
+    train: ClipSet
+    val: ClipSet | None
+    settings: FitSettings
+    generator: torch.Generator
+    progress: Progress
+    optimiser: torch.optim.Optimizer
+
+    def leg(self, epoch: int) -> Leg:
+        """The leg of an epoch, counted from 0."""
+        return next(leg for leg in self.legs if epoch < leg.end)
+
+
 def fit(
-    head: nn.Module,
-    loss: Loss,
+    head: Standardised,
+    method: Method,
     counts: Tensor,
     train: ClipSet,
     val: ClipSet | None,
@@ -80,12 +67,14 @@ def fit(
 ) -> Progress:
     """Train a head and keep its best epoch on val; without val, the last epoch.
 
-    The head's weights should come from a seeded generator; everything random in here does. Interrupted at any point,
-    the same call goes on from the checkpoint and ends in the same bits (same machine and thread count).
+    A stage that trains the output alone begins with the epoch chosen so far, an output drawn anew and a new
+    optimiser, and the epoch is then chosen among its own. The head's weights should come from a seeded generator;
+    everything random in here does. Interrupted at any point, the same call goes on from the checkpoint and ends in
+    the same bits (same machine and thread count).
 
     Args:
         head: Trained in place; ends with the weights of the chosen epoch.
-        loss: The balance method.
+        method: The balance method.
         counts: Real training clips of each class, ``(C,)``.
         train, val: The clips to train on and to select the epoch on.
         settings: How.
@@ -101,79 +90,116 @@ def fit(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)  # dropout draws from the global generator
         generator = torch.Generator().manual_seed(settings.seed)
-        optimiser = torch.optim.AdamW(head.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
-        progress = Progress()
+        progress = Progress(running_ap=torch.zeros_like(counts))
+        legs = lay_out(method, settings.epochs)
+        optimiser = settings.make_optimiser(_choose_parameters(head, legs[0].stage))
+        run = _Training(head, legs, counts, train, val, settings, generator, progress, optimiser)
         if checkpoint.exists():
-            load_checkpoint(checkpoint, head, optimiser, generator, progress)
+            load_checkpoint(checkpoint, head, lambda epoch: _resume(run, epoch), generator, progress)
         saved = time.monotonic()
         while progress.epoch < settings.epochs:
-            value = _train_epoch(head, loss, counts, train, settings, optimiser, generator, progress)
-            if not (math.isfinite(value) and all(parameter.isfinite().all() for parameter in head.parameters())):
-                now = f"epoch {progress.epoch + 1}, learning rate {settings.learning_rate:g}"
-                raise LongreelError(f"training diverged ({now}): use a lower learning rate, and another folder.")
-            row = {"epoch": progress.epoch + 1, "loss": value}
-            row |= _validate(head, val, settings, progress)
-            progress.epoch += 1
-            progress.history.append(row)
+            row = _run_epoch(run)
             on_epoch(row)
             if time.monotonic() - saved >= settings.checkpoint_seconds:
-                save_checkpoint(checkpoint, head, optimiser, generator, progress)
+                save_checkpoint(checkpoint, head, run.optimiser, generator, progress)
                 saved = time.monotonic()
     head.load_state_dict(progress.best)
     return progress
 
 
-def _train_epoch(
-    head: nn.Module,
-    loss: Loss,
-    counts: Tensor,
-    train: ClipSet,
-    settings: FitSettings,
-    optimiser: torch.optim.Optimizer,
-    generator: torch.Generator,
-    progress: Progress,
-) -> float:
-    """One pass over the training clips in random order; the mean loss of a clip."""
-    head.train()
-    order = torch.randperm(len(train), generator=generator)
-    batches = order.split(settings.batch_size)
-    total = torch.zeros(())
-    for number, clips in enumerate(batches):
-        share = (progress.epoch + number / len(batches)) / settings.epochs
-        for group in optimiser.param_groups:
-            group["lr"] = settings.learning_rate * 0.5 * (1.0 + math.cos(math.pi * share))
-        frames, mask = train.batch(clips, settings.frames, generator)  # (B, T, D), (B, T)
-        losses = loss(head(frames, mask), train.targets[clips], counts)  # (B,)
-        optimiser.zero_grad(set_to_none=True)
-        losses.mean().backward()
-        optimiser.step()
-        total += losses.detach().sum()
-    return float(total) / len(train)
+def _choose_parameters(head: Standardised, stage: Stage) -> list[nn.Parameter]:
+    """The parameters that a stage trains; no gradient is computed for the others."""
+    head.requires_grad_(not stage.output_only)
+    chosen = list(head.output.parameters() if stage.output_only else head.parameters())
+    for parameter in chosen:
+        parameter.requires_grad_(True)
+    return chosen
 
 
-def _validate(head: nn.Module, val: ClipSet | None, settings: FitSettings, progress: Progress) -> dict:
-    """Score val and keep the head if it is the best so far; of equals the later one, which has been trained more."""
-    if val is None:
-        value, row = float(progress.epoch), {}
-    else:
-        evaluation = evaluate_scores(*val.with_failed(score_clips(head, val)))
-        value = SELECTIONS[settings.select](evaluation)
-        row = {f"val_{settings.select}": value}
-    if value >= progress.best_value:
-        progress.best_value, progress.best_epoch = value, progress.epoch + 1
-        progress.best = {name: tensor.clone() for name, tensor in head.state_dict().items()}
+def _resume(run: _Training, epoch: int) -> torch.optim.Optimizer:
+    """The optimiser that was at work when so many epochs were done."""
+    run.optimiser = run.settings.make_optimiser(_choose_parameters(run.head, run.leg(max(0, epoch - 1)).stage))
+    return run.optimiser
+
+
+def _run_epoch(run: _Training) -> dict:
+    """Train for an epoch, validate it, and note both."""
+    progress, settings = run.progress, run.settings
+    leg = run.leg(progress.epoch)
+    if leg.begins_anew(progress.epoch):
+        _begin_anew(run, leg.stage)
+    value = _train_epoch(run, leg, build_stage(leg.stage))
+    if not (math.isfinite(value) and all(bool(parameter.isfinite().all()) for parameter in run.head.parameters())):
+        now = f"epoch {progress.epoch + 1}, learning rate {settings.learning_rate:g}"
+        raise LongreelError(f"training diverged ({now}): use a lower learning rate, and another folder.")
+    row = {"epoch": progress.epoch + 1, "loss": value} | _validate(run)
+    progress.epoch += 1
+    progress.history.append(row)
     return row
 
 
-@torch.inference_mode()
-def score_clips(head: nn.Module, clips: ClipSet) -> np.ndarray:
-    """Logits ``(clips, C)`` float32 of a head in evaluation mode, over all rows of each clip.
+def _begin_anew(run: _Training, stage: Stage) -> None:
+    """The chosen epoch's head with an output drawn anew, which is all that is trained from now on."""
+    if run.progress.best:
+        run.head.load_state_dict(run.progress.best)
+    run.head.output.reset_parameters()
+    run.progress.best_value = -math.inf
+    run.optimiser = run.settings.make_optimiser(_choose_parameters(run.head, stage))
 
-    A batch holds at most 256 clips and, padded, about 65 536 rows, so that one long clip does not fill the memory.
-    """
-    head.eval()
-    if len(clips) == 0:
-        return np.zeros((0, clips.targets.shape[1]), dtype=np.float32)
-    longest = int((clips.offsets[1:] - clips.offsets[:-1]).max())
-    batches = torch.arange(len(clips)).split(max(1, min(SCORE_CLIPS, SCORE_ROWS // longest)))
-    return torch.cat([head(*clips.batch(batch)) for batch in batches]).numpy()
+
+def _train_epoch(run: _Training, leg: Leg, parts: Parts) -> float:
+    """One epoch of the stage's sampler; the mean loss of a clip."""
+    head, settings, progress, train = run.head, run.settings, run.progress, run.train
+    head.train(not leg.stage.output_only)
+    trained = [parameter for parameter in head.parameters() if parameter.requires_grad]
+    known = Known(run.counts, progress.running_ap, run.generator)
+    order = parts.sampler(train.targets, run.generator)
+    batches = order.split(settings.batch_size)
+    total, scores = torch.zeros(()), []
+    for number, clips in enumerate(batches):
+        rate = rate_at(settings.schedule, progress.epoch + number / len(batches), *leg.span)
+        for group in run.optimiser.param_groups:
+            group["lr"] = settings.learning_rate * rate
+        batch = Batch(*train.batch(clips, settings.frames, run.generator), train.targets[clips])
+        losses = parts.loss(*parts.mixer(head, batch, known), run.counts)  # (B,)
+        run.optimiser.zero_grad(set_to_none=True)
+        losses.mean().backward()
+        if settings.clip_norm is not None:
+            torch.nn.utils.clip_grad_norm_(trained, settings.clip_norm)
+        run.optimiser.step()
+        total += losses.detach().sum()
+        if parts.mixer.needs_running_ap:
+            scores.append(_score_unmixed(head, batch))
+    if scores:
+        progress.running_ap = _running_ap(torch.cat(scores), train.targets[order])
+    return float(total) / len(order)
+
+
+@torch.no_grad()
+def _score_unmixed(head: Standardised, batch: Batch) -> Tensor:
+    """Logits ``(B, C)`` of the clips as they were drawn; batch statistics and dropout are left alone."""
+    was = head.training
+    scores = head.eval()(batch.frames, batch.mask)
+    head.train(was)
+    return scores
+
+
+def _running_ap(scores: Tensor, targets: Tensor) -> Tensor:
+    """``(C,)`` average precision of an epoch's predictions; 0 for a class that did not come up."""
+    found = average_precisions(scores.numpy(), targets.numpy() > 0)[0]
+    return torch.from_numpy(found).nan_to_num(0.0).float()
+
+
+def _validate(run: _Training) -> dict:
+    """Score val and keep the head if it is the best so far; of equals the later one, which has been trained more."""
+    progress, settings = run.progress, run.settings
+    if run.val is None:
+        value, row = float(progress.epoch), {}
+    else:
+        scores = score_clips(run.head, run.val, settings.test_frames)
+        value = SELECTIONS[settings.select](evaluate_scores(*run.val.with_failed(scores)))
+        row = {f"val_{settings.select}": value}
+    if value >= progress.best_value:
+        progress.best_value, progress.best_epoch = value, progress.epoch + 1
+        progress.best = {name: tensor.clone() for name, tensor in run.head.state_dict().items()}
+    return row

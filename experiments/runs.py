@@ -4,7 +4,7 @@ import json
 import reprlib
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,32 +14,25 @@ from safetensors.numpy import save as save_arrays
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from ..balance import Loss, choose_method, count_training_clips, make_groups
+from ..balance import ADJUSTMENTS, Method, choose_method, count_training_clips, make_groups
 from ..durable import make_folder, owned, write_bytes, write_json
-from ..errors import LongreelError, ManifestError, RunMismatch, unknown
+from ..errors import LongreelError, ManifestError, RunMismatch
 from ..heads import Standardised, build_head
 from ..manifest import Manifest, read_manifest
+from ..parts import build_part
 from ..provenance import describe_environment
 from ..store import FeatureStore
 from .clips import ClipSet, load_clips
-from .fit import SELECTIONS, FitSettings, Progress, fit, score_clips
+from .fit import Progress, fit
+from .manifests import read_watermark
+from .metrics import evaluate_scores
+from .optimisation import SELECTIONS
+from .scoring import cut, score_clips
+from .settings import TrainSettings
 
 CHECKPOINT = "checkpoint.safetensors"
+PREPARED_ROWS = 16384  #: training rows that a head may look at before it is trained.
 PLACES = ("store", "manifest", "root")  #: may move while a training is interrupted; their digests may not change.
-
-
-@dataclass(frozen=True)
-class TrainSettings:
-    """Everything that a run's result depends on, as the user gave it."""
-
-    store: Path
-    manifest: Path
-    root: Path | None = None
-    head: str = "nonlinear"
-    balance: str = "ce"
-    groups: str = "gen2balance"
-    standardise: bool = True
-    fit: FitSettings = field(default_factory=FitSettings)
 
 
 @dataclass(frozen=True)
@@ -65,13 +58,17 @@ def train_run(folder: Path, settings: TrainSettings, on_epoch: Callable[[dict], 
     ready = _prepare(settings)
     make_folder(folder)
     with owned(folder / ".lock", str(folder)):
-        _claim(folder, ready.config)
+        claim(folder, ready.config)
         if not (folder / "result.json").exists():
-            checkpoint = folder / CHECKPOINT
-            progress = fit(
-                ready.head, ready.loss, ready.counts, ready.train, ready.val, settings.fit, checkpoint, on_epoch
-            )
-            _finish(folder, ready, progress, settings.fit.select)
+            if ready.head.trainable:
+                checkpoint = folder / CHECKPOINT
+                progress = fit(
+                    ready.head, ready.method, ready.counts, ready.train, ready.val, settings.fit, checkpoint, on_epoch
+                )
+                _adjust(ready)
+            else:
+                progress = _remember(ready, settings)
+            _finish(folder, ready, progress, settings)
         for left in (folder / CHECKPOINT, *folder.glob(".*.tmp")):
             left.unlink(missing_ok=True)
         return Trained(folder, **read_document(folder / "result.json"))
@@ -82,7 +79,7 @@ class _Ready:
     """Everything that a training needs, checked, before anything is written."""
 
     config: dict
-    loss: Loss
+    method: Method
     counts: Tensor  #: ``(C,)`` real training clips.
     train: ClipSet
     val: ClipSet | None
@@ -90,13 +87,12 @@ class _Ready:
 
 
 def _prepare(settings: TrainSettings) -> _Ready:
-    if settings.fit.select not in SELECTIONS:
-        raise unknown("selection metric", settings.fit.select, SELECTIONS)
     manifest = read_manifest(settings.manifest, settings.root)
     if not manifest.split("train"):
         raise ManifestError(f"{settings.manifest}: has no training clips. Give some rows the split train.")
     counts = count_training_clips(manifest)
-    loss = choose_method(settings.balance, counts)
+    own = {"loss": settings.loss, "sampler": settings.sampler, "mixer": settings.mixer}
+    method = choose_method(settings.balance, counts, **own, adjustment=settings.adjustment)
     groups = make_groups(settings.groups, manifest.classes, counts)
     store = FeatureStore(settings.store)
     train = load_clips(store, manifest, "train")
@@ -108,8 +104,10 @@ def _prepare(settings: TrainSettings) -> _Ready:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.fit.seed)
         head = build_head(settings.head, store.spec.dim, len(manifest.classes), mean, deviation)
-    config = _resolve(settings, manifest, store) | {"groups": asdict(groups), "counts": counts}
-    return _Ready(config, loss, torch.tensor(counts, dtype=torch.float32), train, val, head)
+    head.prepare(train.draw_rows(PREPARED_ROWS, settings.fit.seed), settings.fit.seed)
+    config = resolve_config(settings, manifest, store) | {"groups": asdict(groups), "counts": counts}
+    config |= {"method": json.loads(json.dumps(asdict(method)))}
+    return _Ready(config, method, torch.tensor(counts, dtype=torch.float32), train, val, head)
 
 
 def _check_trainable(settings: TrainSettings, manifest: Manifest, train: ClipSet, val: ClipSet | None) -> None:
@@ -122,7 +120,7 @@ def _check_trainable(settings: TrainSettings, manifest: Manifest, train: ClipSet
         raise LongreelError(f"all {len(val.failed)} val clips failed, so no epoch can be selected. {advice}")
 
 
-def _resolve(settings: TrainSettings, manifest: Manifest, store: FeatureStore) -> dict:
+def resolve_config(settings: TrainSettings, manifest: Manifest, store: FeatureStore) -> dict:
     """The configuration with everything that defaults, files and the machine decided."""
     document = asdict(settings) | {
         "store": str(settings.store.resolve()),
@@ -133,6 +131,7 @@ def _resolve(settings: TrainSettings, manifest: Manifest, store: FeatureStore) -
         "store_digest": store_digest(store, manifest),
         "spec": asdict(store.spec),
         "threads": torch.get_num_threads(),
+        "watermark": read_watermark(manifest),
     }
     del document["fit"]["checkpoint_seconds"]  # has no part in the result
     return json.loads(json.dumps(document))
@@ -144,7 +143,7 @@ def store_digest(store: FeatureStore, manifest: Manifest) -> str:
     return store.digest([clip.clip_id for clip in seen if clip.clip_id in store])
 
 
-def _claim(folder: Path, config: dict) -> None:
+def claim(folder: Path, config: dict) -> None:
     """Make the folder this configuration's, or check that it already is."""
     path = folder / "config.json"
     if not path.exists():
@@ -172,20 +171,43 @@ def _differences(found: dict, wanted: dict):
             yield key, mine, theirs
 
 
-def _finish(folder: Path, ready: _Ready, progress: Progress, select: str) -> None:
+@torch.inference_mode()
+def _remember(ready: _Ready, settings: TrainSettings) -> Progress:
+    """What a head that is not trained does in place of it: it takes the training clips as they are."""
+    plain = all((stage.sampler, stage.mixer) == ("instance", "none") for stage in ready.method.stages)
+    if not plain or len(ready.method.stages) > 1 or ready.method.adjustment is not None:
+        raise LongreelError(
+            f"{settings.head} is not trained, so {settings.balance} has no part in it. Leave the method out."
+        )
+    head, train, frames = ready.head.eval(), ready.train, settings.fit.test_frames
+    clips = torch.cat([head.aggregate(*train.batch(batch, frames)) for batch in cut(train, frames)])
+    head.remember(clips, train.targets)
+    return Progress()
+
+
+def _adjust(ready: _Ready) -> None:
+    """What the method does to the last layer of the chosen head."""
+    if ready.method.adjustment is not None:
+        build_part("adjustment", ADJUSTMENTS, ready.method.adjustment)(ready.head.output, ready.counts)
+
+
+def _finish(folder: Path, ready: _Ready, progress: Progress, settings: TrainSettings) -> None:
     """Write the run's files; ``result.json`` comes last and marks the run as finished."""
-    train, val = ready.train, ready.val
+    train, val, select = ready.train, ready.val, settings.fit.select
     write_bytes(folder / "head.safetensors", save(ready.head.state_dict()))
+    value = None
     if val is not None:
-        scores, _ = val.with_failed(score_clips(ready.head, val))
+        scores, targets = val.with_failed(score_clips(ready.head, val, settings.fit.test_frames))
+        value = SELECTIONS[select](evaluate_scores(scores, targets))
         write_scores(folder / "scores-val.safetensors", scores, val.all_ids)
     write_json(folder / "history.json", progress.history)
     environment = describe_environment("torch", "numpy", "safetensors", "h5py")
     write_json(folder / "provenance.json", environment | {"finished": time.strftime("%FT%T%z")})
+    chosen = f"best val {select}" if val is not None else "last epoch (no val split)"
     result = {
         "epoch": progress.best_epoch,
-        "selection": f"best val {select}" if val is not None else "last epoch (no val split)",
-        "val": progress.best_value if val is not None else None,
+        "selection": chosen if ready.head.trainable else "not trained",
+        "val": value,
         "failed": {"train": len(train.failed), "val": len(val.failed) if val else 0},
         "partial": {"train": train.partial, "val": val.partial if val else 0},
     }

@@ -80,8 +80,8 @@ def hierarchical_bootstrap(
     Raises:
         ValueError: For no seeds, fewer than one draw, a level outside (0, 1), or what :func:`evaluate_scores` refuses.
     """
-    values = _metric_draws(scores, targets, groups, metrics, draws, seed)
-    return {name: _interval(table, seed, level) for name, table in zip(metrics, values, strict=True)}
+    values = metric_draws(scores, targets, groups, metrics, draws, seed)
+    return {name: interval_of(table, seed, level) for name, table in zip(metrics, values, strict=True)}
 
 
 def paired_difference(
@@ -108,9 +108,9 @@ def paired_difference(
         raise ValueError(
             f"seeds are compared in pairs: got {len(scores_a)} of one method, {len(scores_b)} of the other"
         )
-    values_a = _metric_draws(scores_a, targets, groups, metrics, draws, seed)
-    values_b = _metric_draws(scores_b, targets, groups, metrics, draws, seed)
-    return {name: _interval(table, seed, level) for name, table in zip(metrics, values_a - values_b, strict=True)}
+    values_a = metric_draws(scores_a, targets, groups, metrics, draws, seed)
+    values_b = metric_draws(scores_b, targets, groups, metrics, draws, seed)
+    return {name: interval_of(table, seed, level) for name, table in zip(metrics, values_a - values_b, strict=True)}
 
 
 def seed_values(
@@ -225,7 +225,7 @@ def seed_spread(values: ArrayLike) -> tuple[float, float]:
     return float(numbers.mean()), float(numbers.std(ddof=1)) if len(numbers) > 1 else float("nan")
 
 
-def _metric_draws(
+def metric_draws(
     scores: Sequence[ArrayLike],
     targets: ArrayLike,
     groups: Groups,
@@ -233,7 +233,11 @@ def _metric_draws(
     draws: int,
     seed: int,
 ) -> Floats:
-    """``(M, S, 1 + W)`` metrics of each seed: first on the clips as they are, then on each draw of them."""
+    """``(M, S, 1 + W)`` metrics of each seed: first on the clips as they are, then on each draw of them.
+
+    Differences of two methods' tables, seed by seed, are those of paired draws. Arguments and errors as in
+    :func:`hierarchical_bootstrap`.
+    """
     if len(scores) == 0 or draws < 1:
         raise ValueError(f"a bootstrap needs at least one seed and one draw: got {len(scores)} and {draws}")
     drawn = resample_clips(targets, draws, np.random.default_rng([seed, 0]))
@@ -245,8 +249,11 @@ def _metric_draws(
     return np.array(tables, dtype=np.float64).swapaxes(0, 1)
 
 
-def _interval(table: Floats, seed: int, level: float) -> Interval:
-    """The interval of one metric ``(S, 1 + W)``; the seeds drawn depend on ``seed`` alone."""
+def interval_of(table: Floats, seed: int, level: float) -> Interval:
+    """The interval of one metric, or of its difference, from ``(S, 1 + W)`` of :func:`metric_draws`.
+
+    The seeds drawn depend on ``seed`` alone.
+    """
     plain, drawn = table[:, 0], table[:, 1:]
     value, (seeds, draws) = float(plain.mean()), drawn.shape
     picks = np.random.default_rng([seed, 1]).integers(seeds, size=(draws, seeds))

@@ -1,15 +1,27 @@
 """The shape that every head has."""
 
+from collections.abc import Iterator
 from typing import Protocol
 
-from torch import Tensor
+from torch import Tensor, nn
 
 
 class Output(Protocol):
     """A head's last layer, which turns a clip's vector into one logit a class."""
 
-    weight: Tensor  #: ``(C, E)``
-    bias: Tensor  #: ``(C,)``, added to the logits.
+    @property
+    def weight(self) -> Tensor:
+        """``(C, E)``"""
+        ...
+
+    @property
+    def bias(self) -> Tensor:
+        """``(C,)``, added to the logits."""
+        ...
+
+    def parameters(self, recurse: bool = True) -> Iterator[nn.Parameter]:
+        """What a stage trains that trains this layer alone."""
+        ...
 
     def reset_parameters(self) -> None:
         """Draw new weights, as a second stage of training does."""
@@ -24,6 +36,7 @@ class Head(Protocol):
     """
 
     branches: int  #: how many aggregators stand side by side; 1 for most heads.
+    trainable: bool  #: false for a head that remembers the training clips in place of learning from them.
 
     @property
     def output(self) -> Output: ...
@@ -42,4 +55,12 @@ class Head(Protocol):
 
     def prepare(self, rows: Tensor, seed: int) -> None:
         """Set what comes from training rows ``(N, D)``, standardised, before training; nothing for most heads."""
+        ...
+
+    def explain(self, frames: Tensor, mask: Tensor | None = None) -> dict[str, Tensor]:
+        """What decides how much each frame counts, for plots: name -> tensor; empty for heads that take the mean.
+
+        ``attention`` is ``(B, H, T)`` and ``assignment`` ``(B, T, K)``, with V views in front where the mask has them.
+        It is that of evaluation: without dropout, and no batch statistics are noted.
+        """
         ...

@@ -1,15 +1,10 @@
 """The nonlinear head: two layers on every frame, averaged late."""
 
-import torch
 from torch import Tensor, nn
 
-
-def masked_mean(rows: Tensor, mask: Tensor | None) -> Tensor:
-    """Mean over the frames that exist: rows ``(B, T, E)``, mask ``(B, T)`` bool -> ``(B, E)``."""
-    if mask is None:
-        return rows.mean(dim=1)
-    weights = mask.to(rows.dtype) / mask.sum(dim=1, keepdim=True)  # (B, T)
-    return torch.bmm(weights[:, None], rows)[:, 0]
+from .head import Output
+from .options import check_at_least, check_share
+from .views import masked_mean
 
 
 class Nonlinear(nn.Module):
@@ -24,7 +19,7 @@ class Nonlinear(nn.Module):
         dim: Width of one feature row, ``D``.
         classes: Number of classes, ``C``.
         hidden: Width of the hidden layer, ``E``.
-        dropout: Chance that a hidden unit of a frame is dropped in training.
+        dropout: Chance that a hidden unit of a frame is dropped in training; views share the draw.
 
     Shape:
         - frames: ``(B, T, D)``.
@@ -32,19 +27,35 @@ class Nonlinear(nn.Module):
         - output: ``(B, C)`` logits.
     """
 
+    branches = 1
+    trainable = True
+
     def __init__(self, dim: int, classes: int, *, hidden: int = 2048, dropout: float = 0.5) -> None:
         super().__init__()
+        check_at_least(1, "nonlinear", hidden=hidden)
+        check_share("nonlinear", dropout=dropout)
         self.hidden = nn.Linear(dim, hidden)
         self.dropout = nn.Dropout(dropout)
         self.project = nn.Linear(hidden, classes)
 
+    @property
+    def output(self) -> Output:
+        return self.project
+
     def aggregate(self, frames: Tensor, mask: Tensor | None = None) -> Tensor:
-        """``(B, T, D)`` -> ``(B, E)``: the mean hidden row of each clip."""
+        """``(B, T, D)`` -> ``(B, E)``: the mean hidden row of each clip; ``(V, B, E)`` for V views."""
         return masked_mean(self.dropout(self.hidden(frames).relu()), mask)
 
     def classify(self, clips: Tensor) -> Tensor:
-        """``(B, E)`` -> ``(B, C)``."""
+        """``(..., E)`` -> ``(..., C)``."""
         return self.project(clips)
 
     def forward(self, frames: Tensor, mask: Tensor | None = None) -> Tensor:
         return self.classify(self.aggregate(frames, mask))
+
+    def prepare(self, rows: Tensor, seed: int) -> None:
+        """Nothing comes from the training rows."""
+
+    def explain(self, frames: Tensor, mask: Tensor | None = None) -> dict[str, Tensor]:
+        """Empty: every frame counts alike."""
+        return {}

@@ -2,7 +2,8 @@
 
 from torch import Tensor, nn
 
-from .head import Head
+from .head import Head, Output
+from .neighbours import Neighbours
 
 
 class Standardised(nn.Module):
@@ -10,24 +11,55 @@ class Standardised(nn.Module):
 
     Shape:
         - mean, deviation: ``(D,)``; saved with the head, not trained.
-        - frames, mask, output: as the inner head's.
+        - frames, mask, output: as the inner head's. Half precision becomes single precision here.
     """
+
+    mean: Tensor
+    deviation: Tensor
 
     def __init__(self, head: Head, mean: Tensor, deviation: Tensor) -> None:
         super().__init__()
         self.head = head
-        self.mean: Tensor
-        self.deviation: Tensor
+        self.branches = head.branches
         self.register_buffer("mean", mean)
         self.register_buffer("deviation", deviation)
 
+    @property
+    def trainable(self) -> bool:
+        return self.head.trainable
+
+    @property
+    def output(self) -> Output:
+        return self.head.output
+
     def aggregate(self, frames: Tensor, mask: Tensor | None = None) -> Tensor:
-        """The inner head's clip vector, ``(B, E)``."""
-        return self.head.aggregate((frames - self.mean) / self.deviation, mask)
+        """The inner head's clip vector, ``(B, E)``, or ``(V, B, E)`` for V views."""
+        return self.head.aggregate(self._standardise(frames), mask)
 
     def classify(self, clips: Tensor) -> Tensor:
-        """The inner head's logits, ``(B, C)``."""
+        """The inner head's logits, ``(..., C)``."""
         return self.head.classify(clips)
 
     def forward(self, frames: Tensor, mask: Tensor | None = None) -> Tensor:
         return self.classify(self.aggregate(frames, mask))
+
+    def prepare(self, rows: Tensor, seed: int) -> None:
+        """Have the inner head take what it needs from raw training rows ``(N, D)``."""
+        self.head.prepare(self._standardise(rows), seed)
+
+    def explain(self, frames: Tensor, mask: Tensor | None = None) -> dict[str, Tensor]:
+        """The inner head's attention and assignments."""
+        return self.head.explain(self._standardise(frames), mask)
+
+    def remember(self, clips: Tensor, targets: Tensor) -> None:
+        """Give a head that is not trained the training clips ``(N, E)``, from ``aggregate``, and targets ``(N, C)``.
+
+        Raises:
+            TypeError: When the head is one to be trained.
+        """
+        if not isinstance(self.head, Neighbours):
+            raise TypeError(f"{type(self.head).__name__} is trained, it remembers no clips")
+        self.head.remember(clips, targets)
+
+    def _standardise(self, rows: Tensor) -> Tensor:
+        return (rows - self.mean) / self.deviation

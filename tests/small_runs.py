@@ -3,8 +3,8 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from longreel.experiments.fit import FitSettings
-from longreel.experiments.runs import TrainSettings
+from longreel.experiments.optimisation import FitSettings
+from longreel.experiments.settings import TrainSettings
 
 RESULTS = ("head.safetensors", "history.json", "scores-val.safetensors")
 FILES = {*RESULTS, "config.json", "provenance.json", "result.json", ".lock"}

@@ -10,16 +10,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import typer.main
+from small_lists import VIDEOLT, write_lists
 
-from longreel.cli import app, store_app
+from longreel.cli import app, protocol_app, store_app
 from longreel.durable import owned
-from longreel.store import ClipFeatures, Origin, ShardWriter, Spec
+from longreel.store import ClipFeatures, FeatureStore, Origin, ShardWriter, Spec
 
 GROUP = typer.main.get_group(app)
 COMMANDS = {
-    **{name: command for name, command in GROUP.commands.items() if name != "store"},
+    **{name: command for name, command in GROUP.commands.items() if name not in ("store", "protocol")},
     **{f"store {name}": command for name, command in typer.main.get_group(store_app).commands.items()},
+    **{f"protocol {name}": command for name, command in typer.main.get_group(protocol_app).commands.items()},
 }
 
 
@@ -54,6 +57,11 @@ def workplace(tmp_path_factory, make_video):
         writer.add("0.mp4", clip, Origin("pyav", 1.0, 0, 0, "00" * 32))
     (folder / "clip-features").mkdir()
     np.save(folder / "clip-features" / "0.npy", np.ones((2, 4), dtype=np.float32))
+    write_lists(folder / "VideoLT" / "labels", VIDEOLT)
+    dim = FeatureStore(folder / "videos.store").spec.dim
+    shapes = {"fc1.weight": (3, dim), "fc1.bias": (3,), "project.weight": (2, 3), "project.bias": (2,)}
+    state = {name: torch.ones(shape) for name, shape in shapes.items()}
+    torch.save({"state_dict": state}, folder / "ckpt.best.pth.tar")
     return folder
 
 

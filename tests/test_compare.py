@@ -12,8 +12,9 @@ import torch
 from longreel.errors import RunMismatch
 from longreel.experiments.compare import compare_runs
 from longreel.experiments.evaluate import evaluate_run, load_scored
-from longreel.experiments.fit import FitSettings
-from longreel.experiments.runs import TrainSettings, train_run
+from longreel.experiments.optimisation import FitSettings
+from longreel.experiments.runs import train_run
+from longreel.experiments.settings import TrainSettings
 from longreel.experiments.statistics import paired_difference
 
 DRAWS = 20

@@ -6,15 +6,19 @@ from pathlib import Path
 import pytest
 import typer.main
 
-from longreel.balance import METHODS
+from longreel.balance import ADJUSTMENTS, LOSSES, METHODS, MIXERS, SAMPLERS
 from longreel.balance.counts import RULES
-from longreel.cli import app, store_app
+from longreel.cli import app, protocol_app, store_app
+from longreel.experiments.protocols import PROTOCOLS
+from longreel.experiments.suites import suite_names
 from longreel.extract import BACKBONES
 from longreel.heads import HEADS
 
 ROOT = Path(__file__).parent.parent
 GUIDE = (ROOT / "docs" / "cli.md").read_text()
+PAGES = "\n".join(page.read_text() for page in sorted(ROOT.glob("docs/*.md")))
 COMMANDS = typer.main.get_group(app).commands
+GROUPS = {"store": typer.main.get_group(store_app).commands, "protocol": typer.main.get_group(protocol_app).commands}
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -23,18 +27,19 @@ def test_every_command_has_a_section_and_an_example(name):
     assert f"\nlongreel {name}" in GUIDE
 
 
-@pytest.mark.parametrize("choice", [*HEADS, *METHODS, *RULES, *BACKBONES])
-def test_every_choice_is_in_the_guide(choice):
-    assert f"`{choice}`" in GUIDE
+@pytest.mark.parametrize(
+    "choice",
+    [*HEADS, *METHODS, *LOSSES, *SAMPLERS, *MIXERS, *ADJUSTMENTS, *PROTOCOLS, *suite_names(), *RULES, *BACKBONES],
+)
+def test_every_choice_is_in_the_docs(choice):
+    assert f"`{choice}`" in PAGES
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/cli.md", "docs/benchmarks.md"])
 def test_documented_commands_and_options_exist(page):
     for line in re.findall(r"^longreel (.*)$", (ROOT / page).read_text(), flags=re.MULTILINE):
         name, *rest = line.split("#")[0].split()
-        command = COMMANDS[name]
-        if name == "store":
-            command = typer.main.get_group(store_app).commands[rest[0]]
+        command = GROUPS[name][rest[0]] if name in GROUPS else COMMANDS[name]
         known = {option for parameter in command.params for option in [*parameter.opts, *parameter.secondary_opts]}
         assert {word for word in rest if word.startswith("--")} <= known
 

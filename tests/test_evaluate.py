@@ -12,8 +12,9 @@ from sklearn.metrics import average_precision_score
 
 from longreel.errors import LongreelError, RunMismatch, StoreMismatch
 from longreel.experiments.evaluate import evaluate_run, load_scored
-from longreel.experiments.fit import FitSettings
-from longreel.experiments.runs import TrainSettings, read_scores, train_run
+from longreel.experiments.optimisation import FitSettings
+from longreel.experiments.runs import read_scores, train_run
+from longreel.experiments.settings import TrainSettings
 from longreel.store import FeatureStore
 
 CLASSES = ("boat", "car", "dog", "yak")

@@ -66,8 +66,9 @@ def test_what_a_killed_run_left_behind_is_cleared_away_by_the_next_call(made, tm
 SERVER = """
 import os, sys, torch
 from pathlib import Path
-from longreel.experiments.fit import FitSettings
-from longreel.experiments.runs import TrainSettings, train_run
+from longreel.experiments.optimisation import FitSettings
+from longreel.experiments.settings import TrainSettings
+from longreel.experiments.runs import train_run
 torch.set_num_threads(1)
 torch.optim.AdamW([torch.zeros(1)]).step()  # imports the rest of torch
 print("ready", flush=True)

@@ -12,8 +12,9 @@ from small_runs import FILES, RESULTS, contents, settings_of, stop_at
 
 from longreel.errors import LongreelError, ManifestError, RunMismatch
 from longreel.experiments.evaluate import evaluate_run
-from longreel.experiments.fit import FitSettings
-from longreel.experiments.runs import TrainSettings, load_head, read_config, read_scores, train_run
+from longreel.experiments.optimisation import FitSettings
+from longreel.experiments.runs import load_head, read_config, read_scores, train_run
+from longreel.experiments.settings import TrainSettings
 from longreel.store import FeatureStore
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -161,7 +162,10 @@ def test_unknown_names_are_refused_before_a_folder_is_made(made, tmp_path):
         "head": "nonlinea",
         "balance": "cee",
         "groups": "videlt",
-        "fit": FitSettings(select="mapp"),
+        "loss": "focl",
+        "sampler": "instanc",
+        "mixer": "mixxup",
+        "adjustment": "tau-nrm",
     }
     for key, value in wrong.items():
         with pytest.raises(LongreelError, match="Did you mean"):

@@ -1,0 +1,104 @@
+"""`bench` and `suites`: whole tables by one command."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..console import Steps, print_grids, say
+from ..errors import LongreelError
+from .options import Json, ManifestFile, Root, Split, print_json
+
+
+def bench(
+    suite: Annotated[str, typer.Argument(help="A name from `longreel suites`, or a TOML file.")],
+    manifest: ManifestFile,
+    store: Annotated[list[str], typer.Option(help="Store folder, or LABEL=FOLDER; may be given again.")],
+    out: Annotated[Path, typer.Option(help="Folder for runs and tables, to make or to go on with.")],
+    seeds: Annotated[int, typer.Option(min=1, help="Trainings of each row and store.")] = 3,
+    first_seed: Annotated[int, typer.Option(min=0, help="The first seed; the others follow it.")] = 0,
+    jobs: Annotated[int | None, typer.Option(min=1, help="Trainings at a time; as many as cores by default.")] = None,
+    groups: Annotated[str | None, typer.Option(help="Group rule in place of the suite's.")] = None,
+    protocol: Annotated[
+        str | None, typer.Option(help="Protocol in place of the suite's, such as videolt-paper.")
+    ] = None,
+    split: Split = "test",
+    draws: Annotated[int, typer.Option(min=10, help="Of the bootstrap.")] = 1000,
+    root: Root = None,
+    as_json: Json = False,
+) -> None:
+    """Train every row of SUITE on every store with every seed, and make the table; the same command goes on.
+
+    Writes table.md, table.tex, table.csv and table.json into the folder. Ends with exit code 3 when a run failed.
+
+    Example: longreel bench gen2balance-baselines videos.csv --store videos.store --seeds 2 --out table
+    """
+    from ..durable import write_bytes
+    from ..experiments.bench import Outcome, plan_runs, run_suite
+    from ..experiments.render import FORMS, footnotes, make_grids
+    from ..experiments.suites import read_suite
+    from ..experiments.table import make_table
+    from ..extract.threads import cores
+
+    chosen = read_suite(suite)
+    if protocol is not None:
+        chosen = replace(chosen, protocol=protocol)
+    numbers = range(first_seed, first_seed + seeds)
+    runs = plan_runs(chosen, manifest, _label(store), numbers, out, root=root, groups=groups)
+    done = 0
+    with Steps() as steps:
+        steps.begin(f"bench {chosen.name}", len(runs))
+
+        def count(outcome: Outcome) -> None:
+            nonlocal done
+            done += 1
+            steps.reach(done)
+            if outcome.fault is not None:
+                say(f"failed: {outcome.run.folder.name}: {outcome.fault}")
+
+        outcomes = run_suite(runs, split, min(jobs or cores(), len(runs)), count)
+    document = make_table(chosen, outcomes, split, draws=draws)
+    for ending, write in FORMS.items():
+        write_bytes(out / f"table.{ending}", write(document).encode())
+    if as_json:
+        print_json(document)
+    else:
+        print_grids(make_grids(document), footnotes(document))
+        print(f"{out / 'table.md'}, also as {', '.join(ending for ending in FORMS if ending != 'md')}")
+    raise typer.Exit(3 if any(outcome.fault for outcome in outcomes) else 0)
+
+
+def _label(stores: list[str]) -> dict[str, Path]:
+    """``LABEL=FOLDER`` or ``FOLDER``, whose name without its ending is then the label."""
+    labelled: dict[str, Path] = {}
+    for text in stores:
+        label, _, folder = text.rpartition("=")
+        path = Path(folder)
+        label = label or path.name.removesuffix(".store") or path.resolve().name
+        if label in labelled:
+            raise LongreelError(f"--store: two stores are called {label!r}. Give each a label: LABEL=FOLDER.")
+        labelled[label] = path
+    return labelled
+
+
+def suites(
+    show: Annotated[str | None, typer.Option(help="Print the TOML of one, to start your own from.")] = None,
+    as_json: Json = False,
+) -> None:
+    """List the suites that `bench` takes, with their source.
+
+    Example: longreel suites --show videolt-table1
+    """
+    from ..experiments.suites import read_suite, suite_names, suite_path
+
+    if show is not None:
+        print(suite_path(show).read_text(encoding="utf-8"), end="")
+        return
+    read = {name: read_suite(name) for name in suite_names()}
+    if as_json:
+        print_json({name: {"title": suite.title, "source": suite.source, "rows": [row.name for row in suite.rows]}
+                    for name, suite in read.items()})  # fmt: skip
+        return
+    for name, suite in read.items():
+        print(f"{name}: {suite.title}; {len(suite.rows)} rows")

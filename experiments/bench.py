@@ -1,0 +1,158 @@
+"""Running a suite: every row on every store with every seed, some at a time, none twice."""
+
+import hashlib
+import json
+import os
+import re
+import signal
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import asdict, dataclass
+from multiprocessing import active_children, get_context, parent_process
+from pathlib import Path
+
+from ..child import end_with_parent
+from ..durable import make_folder, write_json
+from ..errors import EnvironmentFault, LongreelError, unknown
+from .evaluate import evaluate_run
+from .runs import train_run
+from .settings import TrainSettings, make_settings
+from .suites import Row, Suite
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training of a suite."""
+
+    row: str
+    store: str  #: the store's label.
+    seed: int
+    folder: Path
+    settings: TrainSettings
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a run."""
+
+    run: Run
+    fault: str | None  #: why it has no figures.
+
+
+def plan_runs(
+    suite: Suite,
+    manifest: Path,
+    stores: Mapping[str, Path],
+    seeds: Sequence[int],
+    out: Path,
+    *,
+    root: Path | None = None,
+    groups: str | None = None,
+) -> list[Run]:
+    """The runs of a suite. A run's folder has a name that its settings give, so that a changed row is another run.
+
+    Args:
+        suite: Its rows are trained.
+        manifest, root: The clips.
+        stores: Label -> store.
+        seeds: Of the trainings.
+        out: The folder for all runs.
+        groups: Group rule in place of the suite's or the protocol's.
+
+    Raises:
+        LongreelError: When a setting cannot be used.
+    """
+    runs = []
+    for row in suite.rows:
+        for label, store in stores.items():
+            for seed in seeds:
+                given = {**row.settings, "seed": seed, "groups": groups or suite.groups}
+                settings = make_settings(store, manifest, given, root=root, protocol=suite.protocol)
+                runs.append(Run(row.name, label, seed, out / "runs" / _name(row, label, settings), settings))
+    return runs
+
+
+def _name(row: Row, label: str, settings: TrainSettings) -> str:
+    """Readable, and another one for other settings; where store and manifest lie is no part of it."""
+    facts = asdict(settings) | dict.fromkeys(("store", "manifest", "root", "departures"))
+    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:8]
+    words = (label, row.name, f"seed{settings.fit.seed}", digest)
+    return "-".join(re.sub(r"[^A-Za-z0-9.]+", "_", word).strip("_.") for word in words)
+
+
+def run_suite(
+    runs: Sequence[Run], split: str, jobs: int, on_run: Callable[[Outcome], None] = lambda outcome: None
+) -> list[Outcome]:
+    """Train and evaluate; what is finished already is only read. Interrupted, the same call goes on.
+
+    Every run trains on one thread, so that its bits do not depend on how many go at a time.
+
+    Args:
+        runs: From ``plan_runs``.
+        split: What to evaluate on.
+        jobs: Runs at a time, a process each.
+        on_run: Called as each ends.
+
+    Returns:
+        The outcomes in the order of ``runs``. A run that cannot be trained stops no other one.
+
+    Raises:
+        LongreelError: When there is no such split.
+        EnvironmentFault: When a process was killed, such as for want of memory.
+    """
+    if split not in ("val", "test"):
+        raise unknown("split to evaluate on", split, ("val", "test"))
+    make_folder(runs[0].folder.parent)
+    found: dict[Path, Outcome] = {}
+    with ProcessPoolExecutor(jobs, get_context("spawn"), _begin_worker) as pool:
+        waiting = {pool.submit(_train, run, split): run for run in runs}
+        try:
+            for future in as_completed(waiting):
+                run = waiting[future]
+                found[run.folder] = Outcome(run, future.result())
+                on_run(found[run.folder])
+        except BrokenProcessPool:
+            raise EnvironmentFault(
+                f"{runs[0].folder.parent}: a process was killed, often for want of memory. Run the same command again, "
+                f"with fewer --jobs than {jobs}; finished runs are kept."
+            ) from None
+        except KeyboardInterrupt:
+            for process in active_children():
+                process.kill()  # what it did is checkpointed
+            raise
+        finally:
+            pool.shutdown(cancel_futures=True)
+    return [found[run.folder] for run in runs]
+
+
+def _begin_worker() -> None:
+    """In each process: one thread, and no life beyond the command's, whose Ctrl-C it leaves to it."""
+    import torch
+
+    end_with_parent()
+    command = parent_process()
+    if command is None or not command.is_alive():  # it was killed before this process had asked to end with it
+        os._exit(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    torch.set_num_threads(1)
+
+
+def _train(run: Run, split: str) -> str | None:
+    """In a process of its own: the whole run; gives what was wrong."""
+    try:
+        train_run(run.folder, run.settings)
+        evaluate_run(run.folder, split)
+    except EnvironmentFault:
+        raise
+    except LongreelError as error:
+        return str(error)
+    return None
+
+
+def write_plan(out: Path, suite: Suite, runs: Sequence[Run]) -> None:
+    """Note the suite and its runs beside the table."""
+    document = asdict(suite) | {
+        "runs": [{"folder": run.folder.name, "row": run.row, "store": run.store} for run in runs]
+    }
+    write_json(out / "suite.json", json.loads(json.dumps(document, default=dict)))

@@ -1,0 +1,85 @@
+"""How a head is trained: its settings, the optimisers and the schedules of the learning rate."""
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..errors import LongreelError, unknown
+from .metrics import Evaluation
+
+#: what the epoch is selected by -> how it is read from the evaluation on val; higher is better.
+SELECTIONS: dict[str, Callable[[Evaluation], float]] = {
+    "map": lambda evaluation: evaluation.overall.map,
+    "class-average": lambda evaluation: evaluation.overall.class_average,
+    "acc1": lambda evaluation: evaluation.overall.acc1,
+}
+
+OPTIMISERS: dict[str, Callable[..., torch.optim.Optimizer]] = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}
+
+
+@dataclass(frozen=True)
+class FitSettings:
+    """How a head is trained."""
+
+    epochs: int = 30
+    batch_size: int = 128
+    optimiser: str = "adamw"
+    learning_rate: float = 3e-4
+    weight_decay: float = 1e-2
+    schedule: str = "cosine"  #: or ``constant``, or ``steps:30,60``: a tenth from each of these epochs on.
+    clip_norm: float | None = None  #: largest L2 norm of the gradients.
+    frames: int | None = None  #: rows drawn of each clip and step; all of them if ``None``.
+    test_frames: int | None = None  #: rows spread evenly over a clip that is scored; all of them if ``None``.
+    select: str = "map"
+    seed: int = 0
+    checkpoint_seconds: float = 10.0  #: an interrupted training repeats at most about this much.
+
+    def __post_init__(self) -> None:
+        wrong = {
+            "learning rate": not 0 < self.learning_rate < math.inf,
+            "weight decay": not 0 <= self.weight_decay < math.inf,
+            "clip norm": self.clip_norm is not None and not 0 < self.clip_norm < math.inf,
+            "seed": not 0 <= self.seed < 2**63,
+            "number of epochs": self.epochs < 1,
+            "batch size": self.batch_size < 1,
+            "number of training frames": self.frames is not None and self.frames < 1,
+            "number of test frames": self.test_frames is not None and self.test_frames < 1,
+        }
+        for name, is_wrong in wrong.items():
+            if is_wrong:
+                raise LongreelError(f"this {name} cannot be used. Give a finite number in its range.")
+        for kind, name, known in (
+            ("optimiser", self.optimiser, OPTIMISERS),
+            ("selection metric", self.select, SELECTIONS),
+        ):
+            if name not in known:
+                raise unknown(kind, name, known)
+        rate_at(self.schedule, 0.0, 0, self.epochs)
+
+    def make_optimiser(self, parameters: Iterable[Tensor]) -> torch.optim.Optimizer:
+        """The optimiser over these parameters."""
+        return OPTIMISERS[self.optimiser](list(parameters), lr=self.learning_rate, weight_decay=self.weight_decay)
+
+
+def rate_at(schedule: str, epoch: float, first: int, end: int) -> float:
+    """What the learning rate is multiplied with at a time between epochs ``first`` and ``end``.
+
+    Raises:
+        LongreelError: When there is no such schedule.
+    """
+    if schedule == "cosine":
+        return 0.5 * (1.0 + math.cos(math.pi * (epoch - first) / (end - first)))
+    if schedule == "constant":
+        return 1.0
+    name, _, steps = schedule.partition(":")
+    try:
+        if name != "steps":
+            raise ValueError
+        return 0.1 ** sum(epoch >= int(step) for step in steps.split(","))
+    except ValueError:
+        raise LongreelError(
+            f"schedule {schedule!r} is not known. Give cosine, constant, or steps with their epochs: steps:30,60."
+        ) from None

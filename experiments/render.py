@@ -1,0 +1,160 @@
+"""A suite's table as Markdown, LaTeX, CSV and JSON. The text of users is never markup."""
+
+import csv
+import io
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+SPECIAL = {letter: f"\\{letter}" for letter in "&%$#_{}"} | {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "±": r"$\pm$",
+}
+NAMES = {"map": "mAP", "acc1": "Acc@1", "acc5": "Acc@5", "class_average": "class avg."}
+
+
+@dataclass(frozen=True)
+class Grid:
+    """One table of text."""
+
+    title: str
+    header: list[str]
+    rows: list[list[str]]
+
+
+def column_name(column: str) -> str:
+    """``tail.map`` -> ``tail mAP``."""
+    group, _, figure = column.rpartition(".")
+    return f"{group} {NAMES[figure]}".strip()
+
+
+def make_grids(document: dict) -> list[Grid]:
+    """Two grids for each store: figures, and differences from the baseline where there is another row."""
+    grids = []
+    for store in document["stores"]:
+        rows = [row for row in document["rows"] if row["store"] == store]
+        header = [column_name(column) for column in document["columns"]]
+        body = [[row["name"], str(len(row["seeds"])), *_figures(row, document["columns"])] for row in rows]
+        grids.append(Grid(f"{document['title']}: {store}", ["method", "seeds", *header], body))
+        compared = [row for row in rows if row["difference"]]
+        if compared:
+            body = [[row["name"], *_differences(row, document["columns"])] for row in compared]
+            grids.append(Grid(f"{store}: difference from {document['baseline']}", ["method", *header], body))
+    return grids
+
+
+def _figures(row: dict, columns: Sequence[str]) -> list[str]:
+    cells = []
+    for column in columns:
+        figure = row["figures"].get(column)
+        if figure is None or figure["mean"] is None:
+            text = "-"
+        else:
+            spread = "" if figure["sd"] is None else f" ± {figure['sd']:.3f}"
+            text = f"{figure['mean']:.3f}{spread}"
+        published = row["published"].get(column)
+        cells.append(text if published is None else f"{text} ({published:.3f})")
+    return cells
+
+
+def _differences(row: dict, columns: Sequence[str]) -> list[str]:
+    cells = []
+    for column in columns:
+        found = row["difference"][column]
+        if found["value"] is None:
+            cells.append("-")
+            continue
+        interval = "" if found["low"] is None else f" [{found['low']:+.3f}, {found['high']:+.3f}]"
+        chance = "" if found["p_holm"] is None else f" p {found['p_holm']:.2g}"
+        cells.append(f"{found['value']:+.3f}{interval}{chance}")
+    return cells
+
+
+def footnotes(document: dict) -> list[str]:
+    """What a reader must know to trust the figures."""
+    seeds = max((len(row["seeds"]) for row in document["rows"]), default=0)
+    notes = []
+    if document["watermark"]:
+        notes.append(f"NOT A FAIR TEST: {document['watermark']}")
+    notes += [f"{row['store']}, {row['name']}, seed {s}: FAILED: {why}" for row, s, why in _faults(document)]
+    sizes = ", ".join(f"{name} {count}" for name, count in document["groups"].items())
+    notes += [
+        f"{document['split']} split, {document['clips']} clips. Groups: {document['groups_rule']} (classes: {sizes}).",
+        f"Epoch: {', '.join(document['selection'])}. The split was opened {document['looks']} time(s) a run. "
+        f"Budget: {document['budget']}.",
+        "Mean ± standard deviation over seeds.",
+        "[low, high]: 95 % interval of the paired difference, bootstrap over seeds and clips, "
+        f"{document['draws']} draws; one that holds 0 is no evidence of a difference. p: sign flips over seeds, "
+        f"Holm-corrected over the rows of a store; {seeds} seeds can give no p below {2.0 ** (1 - max(1, seeds)):.2g}.",
+    ]
+    if any(row["published"] for row in document["rows"]):
+        notes.append(f"In brackets: as published, one seed ({document['source']}).")
+    if document["departures"]:
+        notes.append(f"Departs from {document['protocol']}: {'; '.join(document['departures'])}.")
+    if document["failed"]:
+        notes.append(f"{document['failed']} of {document['clips']} clips have no features and are scored lowest.")
+    if document["empty_classes"]:
+        notes.append(f"{document['empty_classes']} classes have no clip in this split and are left out of the means.")
+    return notes + document["notes"]
+
+
+def _faults(document: dict) -> list[tuple[dict, str, str]]:
+    return [(row, seed, why) for row in document["rows"] for seed, why in row["faults"].items()]
+
+
+def as_markdown(document: dict) -> str:
+    """Tables for a README."""
+
+    def escape(text: str) -> str:
+        return text.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").replace("\n", " ")
+
+    parts = []
+    for grid in make_grids(document):
+        lines = [grid.header, ["---", *["---:"] * (len(grid.header) - 1)], *grid.rows]
+        table = "\n".join("| " + " | ".join(map(escape, cells)) + " |" for cells in lines)
+        parts.append(f"### {escape(grid.title)}\n\n{table}\n")
+    parts.append("\n".join(f"- {escape(note)}" for note in footnotes(document)) + "\n")
+    return "\n".join(parts)
+
+
+def as_latex(document: dict) -> str:
+    """Tables that need booktabs alone."""
+
+    def escape(text: str) -> str:
+        return "".join(SPECIAL.get(letter, letter) for letter in text)
+
+    parts = []
+    for grid in make_grids(document):
+        lines = [" & ".join(map(escape, cells)) + r" \\" for cells in (grid.header, *grid.rows)]
+        body = "\n".join([r"\toprule", lines[0], r"\midrule", *lines[1:], r"\bottomrule"])
+        columns = "l" + "r" * (len(grid.header) - 1)
+        parts.append(f"% {grid.title}\n\\begin{{tabular}}{{{columns}}}\n{body}\n\\end{{tabular}}\n")
+    notes = "\n".join(f"% {note}" for note in footnotes(document)).replace("\n% \n", "\n")
+    return "\n".join(parts) + f"\n{notes}\n"
+
+
+def as_csv(document: dict) -> str:
+    """One line for each store, row and column."""
+    out = io.StringIO()
+    figures, difference = ("mean", "sd", "low", "high"), ("value", "low", "high", "p", "p_holm")
+    named = [f"difference_{key}".replace("difference_value", "difference") for key in difference]
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(["store", "method", "seeds", "figure", *figures, *named, "published"])
+    for row in document["rows"]:
+        for column in document["columns"]:
+            found, against = row["figures"].get(column, {}), (row["difference"] or {}).get(column, {})
+            cells = [*(found.get(key) for key in figures), *(against.get(key) for key in difference)]
+            plain = [row["store"], row["name"], len(row["seeds"]), column, *cells, row["published"].get(column)]
+            writer.writerow(["" if cell is None else cell for cell in plain])
+    return out.getvalue()
+
+
+def as_json(document: dict) -> str:
+    """The document itself."""
+    return json.dumps(document, indent=2, allow_nan=False) + "\n"
+
+
+#: file ending -> how the table is written.
+FORMS: dict[str, Callable[[dict], str]] = {"md": as_markdown, "tex": as_latex, "csv": as_csv, "json": as_json}

@@ -1,0 +1,137 @@
+"""Suites: named grids of runs, read from TOML. The published tables are such files beside this module.
+
+A suite has a ``title``, a ``baseline`` (the name of a row) and ``[[rows]]``, each with a ``name`` and any setting of a
+training; ``protocol``, ``columns``, ``source`` and ``[settings]`` for all rows may stand above them. ``published``
+figures belong to a row: a list in the order of the columns for each backbone.
+"""
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..errors import LongreelError, unknown
+from .settings import FIT, OWN
+
+BUILT_IN = Path(__file__).with_name("tables")
+FIGURES = ("map", "class_average", "acc1", "acc5")
+SUITE_KEYS = {"title", "source", "protocol", "baseline", "columns", "settings", "rows", "notes"}
+ROW_KEYS = {"name", "published"}
+FREE = (FIT | OWN) - {"seed", "checkpoint_seconds", "groups"}  #: what a row or ``[settings]`` may set.
+
+
+@dataclass(frozen=True)
+class Row:
+    """One way of training; its runs differ in store and seed alone."""
+
+    name: str
+    settings: Mapping[str, Any]  #: of ``TrainSettings`` and ``FitSettings``, the suite's included.
+    published: Mapping[str, Mapping[str, float]] = field(default_factory=dict)  #: backbone -> column -> figure.
+
+
+@dataclass(frozen=True)
+class Suite:
+    """A grid of runs and the table that is made of it."""
+
+    name: str
+    title: str
+    baseline: str  #: the row that the others are set against.
+    columns: tuple[str, ...]  #: a figure, or a group and a figure: ``tail.map``.
+    rows: tuple[Row, ...]
+    source: str | None = None
+    protocol: str | None = None
+    groups: str | None = None
+    notes: tuple[str, ...] = ()
+
+
+def suite_names() -> list[str]:
+    """The built-in suites."""
+    return sorted(path.stem for path in BUILT_IN.glob("*.toml"))
+
+
+def suite_path(name: str) -> Path:
+    """The TOML file of a built-in suite, or the file itself.
+
+    Raises:
+        LongreelError: When there is neither.
+    """
+    if name in suite_names():
+        return BUILT_IN / f"{name}.toml"
+    if name.endswith(".toml") or "/" in name:
+        return Path(name)
+    error = unknown("suite", name, suite_names())
+    raise type(error)(f"{error} A TOML file of your own works too.")
+
+
+def read_suite(name: str) -> Suite:
+    """Read a built-in suite, or one from a file.
+
+    Raises:
+        LongreelError: With the file, and the row and key that cannot be used.
+    """
+    path = suite_path(name)
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise LongreelError(f"{path}: cannot be read ({error.strerror}). Give the path of a TOML file.") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise LongreelError(f"{path}: is not TOML ({error}).") from None
+    _check_keys(path, "", document, SUITE_KEYS | {"groups"})
+    rows = document.get("rows")
+    if not isinstance(rows, list) or not rows or not all(isinstance(row, dict) for row in rows):
+        raise LongreelError(f"{path}: has no rows. Put [[rows]] with a name and settings below the title.")
+    columns = _read_texts(path, document, "columns", ["acc1", "class_average", "map"])
+    for column in columns:
+        if column.split(".")[-1] not in FIGURES:
+            raise LongreelError(f"{path}: column {column!r} is no figure. Give one of {', '.join(FIGURES)}.")
+    shared = document.get("settings", {})
+    _check_keys(path, "settings: ", shared, FREE)
+    read = tuple(_read_row(path, row, shared, columns) for row in rows)
+    names = [row.name for row in read]
+    baseline = document.get("baseline", names[0])
+    if len(set(names)) < len(names) or baseline not in names:
+        raise LongreelError(f"{path}: every row needs a name of its own, and the baseline must be one of them.")
+    texts = {key: _read_text(path, document, key) for key in ("source", "protocol", "groups")}
+    notes = tuple(_read_texts(path, document, "notes", []))
+    return Suite(path.stem, document.get("title", path.stem), baseline, tuple(columns), read, notes=notes, **texts)
+
+
+def _read_row(path: Path, row: dict, shared: dict, columns: list[str]) -> Row:
+    name = row.get("name")
+    if not isinstance(name, str) or not name:
+        raise LongreelError(f"{path}: a row has no name. Give each one.")
+    _check_keys(path, f"row {name!r}: ", row, FREE | ROW_KEYS)
+    published = row.get("published", {})
+    for backbone, figures in published.items():
+        if not isinstance(figures, list) or len(figures) != len(columns):
+            raise LongreelError(f"{path}: row {name!r}: published {backbone} needs {len(columns)} figures, as columns.")
+    settings = {**shared, **{key: value for key, value in row.items() if key not in ROW_KEYS}}
+    found = {
+        backbone: {column: figure for column, figure in zip(columns, figures, strict=True) if figure >= 0}
+        for backbone, figures in published.items()
+    }
+    return Row(name, settings, found)
+
+
+def _check_keys(path: Path, where: str, document: object, known: set[str]) -> None:
+    if not isinstance(document, dict):
+        raise LongreelError(f"{path}: {where}is no table of settings.")
+    for key in document:
+        if key not in known:
+            error = unknown("key", key, known)
+            raise type(error)(f"{path}: {where}{error}")
+
+
+def _read_text(path: Path, document: dict, key: str) -> str | None:
+    value = document.get(key)
+    if value is not None and not isinstance(value, str):
+        raise LongreelError(f"{path}: {key} is no text. Put it in quotes.")
+    return value
+
+
+def _read_texts(path: Path, document: dict, key: str, default: list[str]) -> list[str]:
+    value = document.get(key, default)
+    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+        raise LongreelError(f"{path}: {key} is no list of texts.")
+    return value

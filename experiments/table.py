@@ -1,0 +1,191 @@
+"""The table of a suite: figures over seeds, differences from the baseline, and what was published."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+
+import numpy as np
+
+from ..errors import LongreelError
+from .bench import Outcome
+from .evaluate import evaluate_run, load_scored
+from .metrics import Evaluation
+from .protocols import PROTOCOLS
+from .runs import read_config
+from .statistics import holm, interval_of, metric_draws, seed_spread, sign_flip_p
+from .suites import Suite
+
+LEVEL = 0.95
+Metric = Callable[[Evaluation], float]
+
+
+def make_table(suite: Suite, outcomes: Sequence[Outcome], split: str, *, draws: int = 1000, seed: int = 0) -> dict:
+    """Set the rows of a suite side by side, store by store.
+
+    A row's difference is its figure minus the baseline's on the same store, over the seeds that both have: a 95 %
+    hierarchical bootstrap interval over seeds and clips, and the sign-flip p over seeds, corrected by Holm over the
+    rows of the store.
+
+    Args:
+        suite: Whose runs they are.
+        outcomes: From ``run_suite``.
+        split: What was evaluated on.
+        draws, seed: Of the bootstrap.
+
+    Returns:
+        The document that ``longreel bench --json`` prints.
+
+    Raises:
+        LongreelError: When not one run has figures.
+    """
+    done = [outcome for outcome in outcomes if outcome.fault is None]
+    if not done:
+        raise LongreelError(f"not one run of {suite.name} has figures; the first: {outcomes[0].fault}")
+    config = read_config(done[0].run.folder)
+    evaluations = [evaluate_run(outcome.run.folder, split) for outcome in done]
+    metrics = _metrics(suite, config["groups"]["members"])
+    sizes = {name: len(members) for name, members in config["groups"]["members"].items()}
+    departures = sorted({text for outcome in outcomes for text in outcome.run.settings.departures})
+    rows, stores = [], list(dict.fromkeys(outcome.run.store for outcome in outcomes))
+    for store in stores:
+        here = [outcome for outcome in outcomes if outcome.run.store == store]
+        rows += _store_rows(suite, store, here, split, config["groups"]["members"], metrics, draws, seed)
+    if departures or not _is_published(suite, split, evaluations[0]["clips"], sizes):
+        rows = [row | {"published": {}} for row in rows]
+    return {
+        "suite": suite.name,
+        "title": suite.title,
+        "source": suite.source,
+        "protocol": suite.protocol,
+        "watermark": config["watermark"],
+        "departures": departures,
+        "split": split,
+        "clips": evaluations[0]["clips"],
+        "failed": max(evaluation["failed"] for evaluation in evaluations),
+        "empty_classes": evaluations[0]["overall"]["empty_classes"],
+        "selection": sorted({evaluation["selection"] for evaluation in evaluations}),
+        "looks": max(evaluation["looks"] for evaluation in evaluations),
+        "budget": "one training for each row, store and seed; nothing is tuned",
+        "groups_rule": config["groups"]["rule"],
+        "groups": sizes,
+        "columns": list(metrics),
+        "baseline": suite.baseline,
+        "draws": draws,
+        "stores": {store: _spec_of(store, done) for store in stores},
+        "notes": list(suite.notes),
+        "rows": rows,
+    }
+
+
+def _is_published(suite: Suite, split: str, clips: int, sizes: Mapping[str, int]) -> bool:
+    """Whether the runs were on the clips and groups of the published figures; without a protocol the suite decides."""
+    if suite.protocol is None:
+        return True
+    published = PROTOCOLS[suite.protocol].published.values()
+    return any(dict(each.groups) == dict(sizes) and each.clips.get(split) == clips for each in published)
+
+
+def _spec_of(store: str, done: Sequence[Outcome]) -> dict | None:
+    folders = [outcome.run.folder for outcome in done if outcome.run.store == store]
+    return read_config(folders[0])["spec"] if folders else None
+
+
+def _metrics(suite: Suite, groups: Mapping[str, Sequence[int]]) -> dict[str, Metric]:
+    """What the columns read from an evaluation; without columns the overall figures and each group's class average."""
+    default = [
+        "acc1",
+        "class_average",
+        "map",
+        *(f"{name}.class_average" for name, members in groups.items() if members),
+    ]
+
+    def read(column: str) -> Metric:
+        group, _, figure = column.rpartition(".")
+        if group and group not in groups:
+            raise LongreelError(f"suite {suite.name}: there is no group {group!r}. There are: {', '.join(groups)}.")
+        return lambda evaluation: getattr(evaluation.groups[group] if group else evaluation.overall, figure)
+
+    return {column: read(column) for column in (suite.columns or default)}
+
+
+def _store_rows(
+    suite: Suite,
+    store: str,
+    outcomes: Sequence[Outcome],
+    split: str,
+    groups: Mapping[str, Sequence[int]],
+    metrics: Mapping[str, Metric],
+    draws: int,
+    seed: int,
+) -> list[dict]:
+    """The rows of one store; differences of all of them share one Holm correction a column."""
+    tables: dict[str, dict[int, np.ndarray]] = {}  # row -> seed -> (M, 1 + W)
+    for outcome in outcomes:
+        if outcome.fault is None:
+            scores, targets, _ = load_scored(outcome.run.folder, split)
+            (found,) = metric_draws([scores], targets, groups, metrics, draws, seed).swapaxes(0, 1)
+            tables.setdefault(outcome.run.row, {})[outcome.run.seed] = found
+    rows = [_make_row(suite, row.name, store, outcomes, tables.get(row.name, {}), metrics, seed) for row in suite.rows]
+    baseline = tables.get(suite.baseline, {})
+    for row in rows:
+        if row["name"] != suite.baseline:
+            row["difference"] = _difference(tables.get(row["name"], {}), baseline, metrics, seed)
+    for column in metrics:
+        with_p = [row["difference"][column] for row in rows if row["difference"]]
+        for entry, corrected in zip(with_p, holm([_nan(entry["p"]) for entry in with_p]), strict=True):
+            entry["p_holm"] = _number(corrected)
+    return rows
+
+
+def _make_row(
+    suite: Suite,
+    name: str,
+    store: str,
+    outcomes: Sequence[Outcome],
+    tables: Mapping[int, np.ndarray],
+    metrics: Mapping[str, Metric],
+    seed: int,
+) -> dict:
+    mine = [outcome for outcome in outcomes if outcome.run.row == name]
+    figures = {}
+    for place, column in enumerate(metrics):
+        if tables:
+            stacked = np.stack([tables[number][place] for number in sorted(tables)])  # (S, 1 + W)
+            mean, deviation = seed_spread(stacked[:, 0])
+            interval = interval_of(stacked, seed, LEVEL)
+            low, high = _number(interval.low), _number(interval.high)
+            figures[column] = {"mean": _number(mean), "sd": _number(deviation), "low": low, "high": high}
+    row = next(row for row in suite.rows if row.name == name)
+    return {
+        "name": name,
+        "store": store,
+        "settings": dict(row.settings),
+        "seeds": sorted(tables),
+        "runs": [outcome.run.folder.name for outcome in mine],
+        "faults": {outcome.run.seed: outcome.fault for outcome in mine if outcome.fault is not None},
+        "figures": figures,
+        "difference": None,
+        "published": dict(row.published.get(store, {})),
+    }
+
+
+def _difference(
+    mine: Mapping[int, np.ndarray], baseline: Mapping[int, np.ndarray], metrics: Mapping[str, Metric], seed: int
+) -> dict | None:
+    """A row minus the baseline, seed by seed; ``None`` where they share no seed."""
+    shared = sorted(mine.keys() & baseline.keys())
+    if not shared:
+        return None
+    stacked = np.stack([mine[number] - baseline[number] for number in shared])  # (S, M, 1 + W)
+    found = {}
+    for place, column in enumerate(metrics):
+        interval = {key: _number(value) for key, value in asdict(interval_of(stacked[:, place], seed, LEVEL)).items()}
+        found[column] = interval | {"p": _number(sign_flip_p(stacked[:, place, 0])), "p_holm": None}
+    return found
+
+
+def _number(value: float) -> float | None:
+    return None if np.isnan(value) else float(value)
+
+
+def _nan(value: float | None) -> float:
+    return np.nan if value is None else value

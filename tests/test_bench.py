@@ -1,0 +1,229 @@
+"""Suites run end to end on a small store: what is trained, what is never repeated, and the table that comes of it."""
+
+import csv
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from longreel.cli import app
+from longreel.errors import LongreelError
+from longreel.experiments.bench import plan_runs, run_suite
+from longreel.experiments.evaluate import evaluate_run
+from longreel.experiments.render import FORMS, as_csv, as_latex, as_markdown, make_grids
+from longreel.experiments.statistics import paired_difference
+from longreel.experiments.suites import read_suite
+from longreel.experiments.table import make_table
+
+SUITE = """
+title = "Two | ways"
+source = "Nobody & sons"
+columns = ["acc1", ">10.map"]
+groups = "5,10"
+[settings]
+epochs = 3
+batch_size = 8
+learning_rate = 1e-3
+head = "nonlinear:hidden=16"
+[[rows]]
+name = "plain_1"
+published.toy = [0.5, -1]
+[[rows]]
+name = "balanced"
+balance = "balanced-softmax"
+"""
+DRAWS = 20
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory, write_small_store):
+    return write_small_store(tmp_path_factory.mktemp("data"), noise=1.5)
+
+
+@pytest.fixture(scope="module")
+def suite(tmp_path_factory):
+    path = tmp_path_factory.mktemp("suite") / "two.toml"
+    path.write_text(SUITE)
+    return read_suite(str(path))
+
+
+@pytest.fixture(scope="module")
+def outcomes(made, suite, tmp_path_factory):
+    runs = plan_runs(suite, made.manifest, {"toy": made.store}, range(3), tmp_path_factory.mktemp("out"))
+    return run_suite(runs, "test", jobs=2)
+
+
+@pytest.fixture(scope="module")
+def table(suite, outcomes):
+    return make_table(suite, outcomes, "test", draws=DRAWS)
+
+
+def test_every_row_is_trained_on_every_store_with_every_seed(outcomes):
+    assert [(o.run.row, o.run.store, o.run.seed) for o in outcomes] == [
+        (row, "toy", seed) for row in ("plain_1", "balanced") for seed in range(3)
+    ]
+    assert [o.fault for o in outcomes] == [None] * 6
+    config = json.loads((outcomes[3].run.folder / "config.json").read_text())
+    assert (config["balance"], config["fit"]["epochs"], config["threads"]) == ("balanced-softmax", 3, 1)
+
+
+def test_what_is_finished_is_not_trained_again_and_a_changed_row_is(made, suite, outcomes, tmp_path):
+    times = {o.run.folder: (o.run.folder / "head.safetensors").stat().st_mtime_ns for o in outcomes}
+    out = outcomes[0].run.folder.parents[1]
+    again = run_suite(plan_runs(suite, made.manifest, {"toy": made.store}, range(3), out), "test", jobs=1)
+    assert {o.run.folder: (o.run.folder / "head.safetensors").stat().st_mtime_ns for o in again} == times
+    (tmp_path / "two.toml").write_text(SUITE.replace("epochs = 3", "epochs = 4"))
+    changed = plan_runs(read_suite(str(tmp_path / "two.toml")), made.manifest, {"toy": made.store}, range(3), out)
+    assert not {run.folder for run in changed} & set(times)
+
+
+def test_figures_are_means_and_deviations_of_the_runs_evaluations(outcomes, table):
+    for row in table["rows"]:
+        documents = [evaluate_run(o.run.folder) for o in outcomes if o.run.row == row["name"]]
+        accuracies = [document["overall"]["acc1"] for document in documents]
+        precisions = [document["groups"][">10"]["map"] for document in documents]
+        for column, values in {"acc1": accuracies, ">10.map": precisions}.items():
+            assert row["figures"][column]["mean"] == pytest.approx(np.mean(values))
+            assert row["figures"][column]["sd"] == pytest.approx(np.std(values, ddof=1))
+            assert row["figures"][column]["low"] <= np.mean(values) <= row["figures"][column]["high"]
+
+
+def test_differences_are_paired_and_their_p_is_holm_corrected_over_the_rows(outcomes, table):
+    from longreel.experiments.evaluate import load_scored
+
+    scored = {(o.run.row, o.run.seed): load_scored(o.run.folder, "test") for o in outcomes}
+    mine, theirs = ([scored[row, seed][0] for seed in range(3)] for row in ("balanced", "plain_1"))
+    groups = json.loads((outcomes[0].run.folder / "config.json").read_text())["groups"]["members"]
+    expected = paired_difference(
+        mine, theirs, scored["balanced", 0][1], groups, {"acc1": lambda found: found.overall.acc1}, draws=DRAWS
+    )["acc1"]
+    found = table["rows"][1]["difference"]["acc1"]
+    assert (found["value"], found["low"], found["high"]) == pytest.approx((expected.value, expected.low, expected.high))
+    assert found["p"] in (0.25, 0.5, 0.75, 1.0)  # of three seeds
+    assert found["p_holm"] == found["p"]  # one row is set against the baseline
+    assert table["rows"][0]["difference"] is None
+
+
+def test_the_table_says_what_a_reader_must_know(table):
+    assert (table["split"], table["clips"], table["looks"]) == ("test", 17, 1)
+    assert table["selection"] == ["best val map"]
+    assert table["groups"] == {">10": 1, "6-10": 2, "<=5": 1}
+    assert table["stores"]["toy"]["backbone"] == "toy"
+    markdown = as_markdown(table)
+    assert "bounds on training clips: 5, 10" in markdown
+    assert "3 seeds can give no p below 0.25" in markdown
+
+
+def test_forms_escape_what_is_markup_in_them(table):
+    assert "### Two \\| ways: toy" in as_markdown(table)
+    assert r"plain\_1 & 3" in as_latex(table)
+    assert "(0.500)" in as_markdown(table)
+    for grid in make_grids(table):
+        assert {len(row) for row in grid.rows} == {len(grid.header)}
+
+
+def test_the_csv_has_a_line_for_each_row_and_figure_and_the_json_is_the_document(table):
+    lines = list(csv.DictReader(io.StringIO(as_csv(table))))
+    assert [(line["method"], line["figure"]) for line in lines] == [
+        (row, column) for row in ("plain_1", "balanced") for column in ("acc1", ">10.map")
+    ]
+    assert float(lines[0]["published"]) == 0.5
+    assert lines[1]["published"] == ""
+    assert float(lines[3]["difference"]) == table["rows"][1]["difference"][">10.map"]["value"]
+    assert json.loads(FORMS["json"](table)) == table
+
+
+def test_a_run_that_cannot_be_trained_stops_no_other_and_stands_in_the_table(made, tmp_path):
+    (tmp_path / "bad.toml").write_text(SUITE.replace('balance = "balanced-softmax"', "learning_rate = 1e30"))
+    suite = read_suite(str(tmp_path / "bad.toml"))
+    outcomes = run_suite(plan_runs(suite, made.manifest, {"toy": made.store}, range(1), tmp_path / "out"), "test", 2)
+    assert outcomes[0].fault is None
+    assert "training diverged" in str(outcomes[1].fault)
+    table = make_table(suite, outcomes, "test", draws=DRAWS)
+    assert table["rows"][1]["figures"] == {}
+    assert "toy, balanced, seed 0: FAILED: training diverged" in as_markdown(table)
+    with pytest.raises(LongreelError, match="not one run of bad has figures"):
+        make_table(suite, outcomes[1:], "test", draws=DRAWS)
+
+
+def run_command(made, tmp_path: Path, *more: str) -> list[str]:
+    (tmp_path / "two.toml").write_text(SUITE)
+    store = f"toy={made.store}"
+    arguments = [
+        "bench",
+        str(tmp_path / "two.toml"),
+        str(made.manifest),
+        "--store",
+        store,
+        "--out",
+        str(tmp_path / "out"),
+    ]
+    return [*arguments, "--draws", "20", "--seeds", "2", *more]
+
+
+def test_the_command_writes_the_table_in_every_form_and_prints_it(made, tmp_path, capfd):
+    with pytest.raises(SystemExit) as ended:
+        app(run_command(made, tmp_path))
+    out, err = capfd.readouterr()
+    assert ended.value.code == 0
+    assert "difference from plain_1" in out
+    assert "bench two: 4 of 4" in err
+    assert {path.suffix for path in (tmp_path / "out").glob("table.*")} == {".md", ".tex", ".csv", ".json"}
+
+
+def _runs_in(process: Path, folder: Path) -> bool:
+    """Whether a process was started with this folder in its environment."""
+    try:
+        return f"BENCH_OF={folder}".encode() in (process / "environ").read_bytes().split(b"\0")
+    except OSError:
+        return False
+
+
+def test_killed_at_any_moment_the_same_command_ends_in_the_same_table(made, tmp_path):
+    """The command, its processes included, is killed again and again, a little later each time."""
+    (tmp_path / "whole").mkdir()
+    command = [sys.executable, "-P", "-m", "longreel.cli"]
+    subprocess.run([*command, *run_command(made, tmp_path / "whole")], check=True, capture_output=True)
+    again, patience = run_command(made, tmp_path), 2.0
+    while True:
+        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        process = subprocess.Popen([*command, *again], env=os.environ | {"BENCH_OF": str(tmp_path)}, **quiet)
+        try:
+            assert process.wait(patience) == 0
+            break
+        except subprocess.TimeoutExpired:
+            os.kill(process.pid, signal.SIGKILL)
+            process.wait()
+            patience *= 1.6
+            time.sleep(0.05)
+    found, expected = (
+        json.loads((folder / "out" / "table.json").read_text()) for folder in (tmp_path, tmp_path / "whole")
+    )
+    assert not [path for path in Path("/proc").glob("[0-9]*") if _runs_in(path, tmp_path)]  # nothing is left behind
+    assert found["looks"] >= expected["looks"]
+    assert found | {"looks": 1} == expected
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        (["--store", "toy=elsewhere"], "two stores are called 'toy'"),
+        (["--protocol", "videoltt"], "no protocol called 'videoltt'"),
+        (["--groups", "nothing"], "no group rule called 'nothing'"),
+        (["--split", "tets"], "no split to evaluate on called 'tets'"),
+    ],
+)
+def test_what_cannot_be_run_ends_in_one_line(change, text, made, tmp_path, capfd):
+    with pytest.raises(SystemExit) as ended:
+        app(run_command(made, tmp_path, *change))
+    out, err = capfd.readouterr()
+    assert ended.value.code == 2
+    assert text in err
+    assert out == ""

@@ -1,0 +1,65 @@
+"""Settings of a training, schedules, and what a protocol makes of them."""
+
+import math
+from pathlib import Path
+
+import pytest
+
+from longreel.errors import LongreelError
+from longreel.experiments.optimisation import FitSettings, rate_at
+from longreel.experiments.settings import make_settings
+
+STORE, MANIFEST = Path("a.store"), Path("a.csv")
+
+
+@pytest.mark.parametrize("epoch", [0.0, 2.5, 9.9])
+def test_schedules_are_what_they_say(epoch):
+    assert rate_at("constant", epoch, 0, 10) == 1.0
+    assert rate_at("cosine", epoch, 0, 10) == pytest.approx((1 + math.cos(epoch / 10 * math.pi)) / 2)
+    assert rate_at("cosine", epoch + 5, 5, 15) == rate_at("cosine", epoch, 0, 10)
+    assert rate_at("steps:2,9", epoch, 0, 10) == pytest.approx({0.0: 1.0, 2.5: 0.1, 9.9: 0.01}[epoch])
+
+
+@pytest.mark.parametrize("schedule", ["cosin", "steps", "steps:", "steps:a", "step:30", "steps:30;60"])
+def test_a_schedule_that_there_is_not_is_refused(schedule):
+    with pytest.raises(LongreelError, match=r"is not known\. Give cosine, constant, or steps"):
+        FitSettings(schedule=schedule)
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"optimiser": "adamww"}, "no optimiser called 'adamww'. Did you mean 'adamw'"),
+        ({"select": "mapp"}, "no selection metric called 'mapp'. Did you mean 'map'"),
+        ({"clip_norm": 0.0}, "this clip norm"),
+        ({"test_frames": 0}, "this number of test frames"),
+        ({"learning_rate": float("nan")}, "this learning rate"),
+    ],
+)
+def test_settings_that_cannot_be_used_are_refused(options, text):
+    with pytest.raises(LongreelError, match=text):
+        FitSettings(**options)
+
+
+def test_a_protocol_gives_the_published_rules():
+    found = make_settings(STORE, MANIFEST, {}, protocol="videolt")
+    assert (found.balance, found.groups, found.standardise) == ("bce", "videolt", False)
+    fit = found.fit
+    assert (fit.optimiser, fit.learning_rate, fit.weight_decay, fit.schedule) == ("adam", 1e-4, 0.0, "steps:30,60")
+    assert (fit.epochs, fit.batch_size, fit.frames, fit.test_frames, fit.clip_norm) == (100, 128, 60, 150, 20.0)
+    assert found.departures == ()
+
+
+def test_what_departs_from_a_protocol_is_noted_and_what_it_compares_is_not():
+    given = {"epochs": 5, "balance": "move", "head": "aggregated", "seed": 7, "groups": "20,100", "learning_rate": None}
+    found = make_settings(STORE, MANIFEST, given, protocol="videolt")
+    assert (found.fit.epochs, found.balance, found.head, found.fit.seed) == (5, "move", "aggregated", 7)
+    assert found.departures == ("epochs 5 (100)", "groups 20,100 (videolt)")
+    assert make_settings(STORE, MANIFEST, given).departures == ()
+
+
+def test_a_setting_that_there_is_not_is_refused():
+    with pytest.raises(LongreelError, match=r"no setting called .epoch.\. Did you mean .epochs."):
+        make_settings(STORE, MANIFEST, {"epoch": 3})
+    with pytest.raises(LongreelError, match="videolt"):
+        make_settings(STORE, MANIFEST, {}, protocol="videoltt")

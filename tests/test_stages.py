@@ -1,0 +1,116 @@
+"""Stages over the epochs of a training."""
+
+import pytest
+import torch
+from test_fit import COUNTS, bits, make_clips, make_head, run_fit
+
+from longreel.balance import METHODS, Method, Stage
+from longreel.errors import LongreelError
+from longreel.experiments.stages import lay_out
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+def legs(method: Method, epochs: int) -> list[tuple[int, int, tuple[int, int]]]:
+    return [(leg.first, leg.end, leg.span) for leg in lay_out(method, epochs)]
+
+
+def test_stages_share_the_epochs_as_they_ask():
+    two, three = (Stage(until=0.5), Stage()), (Stage(until=0.25), Stage(until=0.5), Stage(output_only=True))
+    assert legs(Method(two), 100) == [(0, 50, (0, 100)), (50, 100, (0, 100))]
+    assert legs(Method(three), 100) == [(0, 25, (0, 50)), (25, 50, (0, 50)), (50, 100, (50, 100))]
+    assert legs(METHODS["crt"], 20) == [(0, 15, (0, 15)), (15, 20, (15, 20))]
+
+
+@pytest.mark.parametrize("epochs", range(3, 12))
+def test_every_stage_has_an_epoch_however_few_there_are(epochs):
+    found = legs(Method((Stage(until=0.01), Stage(until=0.02), Stage())), epochs)
+    assert [first for first, _, _ in found] == [0, *(end for _, end, _ in found[:-1])]
+    assert all(end > first for first, end, _ in found)
+    assert found[-1][1] == epochs
+
+
+def test_fewer_epochs_than_stages_are_refused():
+    with pytest.raises(LongreelError, match="1 epochs are too few for 2 stages"):
+        lay_out(METHODS["crt"], 1)
+
+
+def test_a_deferred_loss_comes_in_at_its_epoch(tmp_path):
+    """Until then the run is that of the first loss, to the bit."""
+    weights: dict[str, list] = {"deferred": [], "plain": []}
+    for name, method in {"deferred": METHODS["ldam-drw-softmax"], "plain": Method((Stage("ldam:form=ce"),))}.items():
+        head = make_head()
+        (tmp_path / name).mkdir()
+        run_fit(head, tmp_path / name, method=method, on_epoch=lambda row, h=head, n=name: weights[n].append(bits(h)))
+    same = [a == b for a, b in zip(weights["deferred"], weights["plain"], strict=True)]
+    assert same == [True] * 3 + [False] * 3
+
+
+def test_a_new_output_is_trained_alone_from_the_chosen_epoch_on(tmp_path):
+    """Classifier re-training: the representation is that of the best epoch of the first stage."""
+    head, val, seen = make_head(), make_clips(2, noise=1.5), []
+    progress = run_fit(
+        head, tmp_path, val=val, method=METHODS["crt"], epochs=8, on_epoch=lambda row: seen.append((row, bits(head)))
+    )
+    first = seen[:6]
+    best = max(range(6), key=lambda epoch: (first[epoch][0]["val_map"], epoch))
+    for _, weights in seen[6:]:
+        for name in weights:
+            assert (weights[name] == first[best][1][name]) == ("project" not in name)
+    assert seen[6][1]["head.project.weight"] != seen[7][1]["head.project.weight"]
+    assert progress.best_epoch in (7, 8)  # the epoch is chosen among those of the last stage
+
+
+@pytest.mark.parametrize("name", ["crt", "lmr", "ldam-drw", "framestack", "move"])
+@pytest.mark.parametrize("stop", range(2, 9))
+def test_a_method_with_state_resumes_in_the_same_bits_from_any_epoch(name, stop, tmp_path):
+    val = make_clips(2, noise=1.5)
+    (tmp_path / "straight").mkdir()
+    straight, resumed = make_head(), make_head(seed=9)
+    options = {"val": val, "method": METHODS[name], "epochs": 8, "frames": 4}
+    whole = run_fit(straight, tmp_path / "straight", **options)
+
+    def interrupt(row: dict) -> None:
+        if row["epoch"] == stop:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_fit(make_head(), tmp_path, **options, checkpoint_seconds=0, on_epoch=interrupt)
+    assert run_fit(resumed, tmp_path, **options).history == whole.history
+    assert bits(resumed) == bits(straight)
+
+
+def test_the_running_ap_is_that_of_the_unmixed_clips_of_the_epoch_before(tmp_path, monkeypatch):
+    """With one batch an epoch, the figures are those of the head as the epoch found it, ranked by hand."""
+    from longreel.balance import MIXERS
+    from longreel.balance.mixing import NoMixing
+
+    told, heads, clips = [], [], make_clips(1)
+
+    class Listening(NoMixing):
+        needs_running_ap = True
+
+        def __call__(self, head, batch, known):
+            told.append(known.running_ap.clone())
+            return super().__call__(head, batch, known)
+
+    def ranked_by_hand(head) -> list[float]:
+        rows = [clips.features[a:b].float()[None] for a, b in zip(clips.offsets[:-1], clips.offsets[1:], strict=True)]
+        with torch.no_grad():
+            scores = torch.cat([head.eval()(row) for row in rows])
+        found = []
+        for c in range(len(COUNTS)):
+            order = scores[:, c].argsort(descending=True)
+            truth = clips.targets[order, c] > 0
+            precision = truth.cumsum(0) / torch.arange(1, len(truth) + 1)
+            found.append(float(precision[truth].mean()))
+        return found
+
+    monkeypatch.setitem(MIXERS, "listening", Listening)
+    head = make_head()
+    method = Method((Stage(mixer="listening"),))
+    run_fit(
+        head, tmp_path, method=method, epochs=3, batch_size=21, on_epoch=lambda row: heads.append(ranked_by_hand(head))
+    )
+    assert told[0].tolist() == [0.0, 0.0, 0.0]
+    assert told[2].tolist() == pytest.approx(heads[1], abs=1e-6)
