@@ -209,14 +209,9 @@ def _read_text(row: dict, column: str, default: str | None = None) -> str:
     if not isinstance(value, str):
         raise _Refused(f"column {column!r}: {value!r} is not text. Put it in quotes.")
     text = value.strip()
-    if not text or not (text.isprintable() or _plain(text)):
+    if not text or not (text.isprintable() or all(unicodedata.category(letter) not in ("Cc", "Cs") for letter in text)):
         raise _Refused(f"column {column!r}: {value!r} is blank or holds control characters. Remove them.")
     return text
-
-
-def _plain(text: str) -> bool:
-    """Whether the text has no control characters and no halves of letters."""
-    return not any(unicodedata.category(letter) in ("Cc", "Cs") for letter in text)
 
 
 def _read_choice(row: dict, column: str, known: tuple[str, ...], default: str | None = None) -> str:
@@ -253,7 +248,7 @@ def _read_seconds(row: dict, column: str) -> float | None:
 def _read_path(text: str, root: Path, given: str) -> str:
     """The path relative to the root, refused where it leads outside of it, by ``..``, absolutely or through a link."""
     try:
-        plain = _is_plain(text)
+        plain = os.sep == "/" and not {"", ".", ".."} & set(text.split("/"))  # already as it would be written
         joined = os.path.join(root, text) if plain else os.path.normpath(os.path.join(root, text))
         if not plain and joined.startswith(os.path.join(given, "")):  # absolute, by a link that leads to the root
             joined = os.path.join(root, os.path.relpath(joined, given))
@@ -266,11 +261,6 @@ def _read_path(text: str, root: Path, given: str) -> str:
     if not real.startswith(os.path.join(root, "")):
         raise _Refused(f"column 'path': {text!r} lies outside {root}. Give a folder that holds all videos with --root.")
     return text if plain else Path(os.path.relpath(joined, root)).as_posix()
-
-
-def _is_plain(text: str) -> bool:
-    """Whether a path is already as it would be written: below the root, without detours."""
-    return os.sep == "/" and not text.startswith("/") and not {"", ".", ".."} & set(text.split("/"))
 
 
 @lru_cache(maxsize=65536)

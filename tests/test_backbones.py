@@ -5,6 +5,7 @@ import pickle
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -137,7 +138,8 @@ def test_a_misspelt_choice_gets_the_list(tiny, choice):
 
 def test_what_is_built_in_has_no_choices():
     assert load_backbone("motion", device="auto").embedding == "descriptor"
-    for choice in ({"embedding": "pooled"}, {"precision": "bfloat16"}, {"device": "cuda"}):
+    choices: list[dict[str, Any]] = [{"embedding": "pooled"}, {"precision": "bfloat16"}, {"device": "cuda"}]
+    for choice in choices:
         with pytest.raises(LongreelError, match="built in"):
             load_backbone("motion", **choice)
 

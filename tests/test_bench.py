@@ -193,8 +193,8 @@ def test_killed_at_any_moment_the_same_command_ends_in_the_same_table(made, tmp_
     subprocess.run([*command, *run_command(made, tmp_path / "whole")], check=True, capture_output=True)
     again, patience = run_command(made, tmp_path), 2.0
     while True:
-        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-        process = subprocess.Popen([*command, *again], env=os.environ | {"BENCH_OF": str(tmp_path)}, **quiet)
+        named = os.environ | {"BENCH_OF": str(tmp_path)}
+        process = subprocess.Popen([*command, *again], env=named, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
         try:
             assert process.wait(patience) == 0
             break
