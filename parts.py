@@ -20,7 +20,7 @@ def build_part(what: str, kinds: Mapping[str, Callable[..., Part]], text: str, *
         arguments: The parameters without a default.
 
     Raises:
-        LongreelError: When a name or key is not known, or a value is of another type than the default.
+        LongreelError: When a name or key is not known or comes twice, or a value is of another type than the default.
     """
     name, _, given = text.partition(":")
     if name not in kinds:
@@ -31,8 +31,18 @@ def build_part(what: str, kinds: Mapping[str, Callable[..., Part]], text: str, *
         key, _, value = (word.strip() for word in item.partition("="))
         if key not in known:
             raise unknown(f"option of {what} {name}", key, known)
+        if key in options:
+            raise LongreelError(f"{what} {name}: {key} is given twice. Give it once.")
         options[key] = _read_value(f"{what} {name}", key, value, known[key])
     return kinds[name](*arguments, **options)
+
+
+def add_option(text: str, option: str) -> str:
+    """A part's text with one more option, such as ``released=true``; what the text gives itself stays."""
+    given = text.partition(":")[2].split(",")
+    if any(item.partition("=")[0].strip() == option.partition("=")[0] for item in given):
+        return text
+    return f"{text}{',' if ':' in text else ':'}{option}"
 
 
 def options_of(kind: Callable[..., object]) -> dict[str, object]:

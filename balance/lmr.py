@@ -1,5 +1,6 @@
 """Long-tail mixed reconstruction: clips of poor classes rebuilt from clips of richer ones, then mixed."""
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -38,8 +39,8 @@ class MixedReconstruction:
     needs_running_ap = False
 
     def __post_init__(self) -> None:
-        if not (0.0 <= self.most <= 1.0 and 0.0 <= self.mixed <= 1.0 and self.steepness * MARGIN > 1.0):
-            raise LongreelError("lmr: most and mixed lie between 0 and 1, and steepness is above 0.2.")
+        if not (0.0 <= self.most <= 1.0 and 0.0 <= self.mixed <= 1.0 and 1.0 < self.steepness * MARGIN < math.inf):
+            raise LongreelError("lmr: most and mixed lie between 0 and 1, and steepness is above 0.2, and finite.")
 
     def __call__(self, head: Pooling, batch: Batch, known: Known) -> tuple[Tensor, Tensor]:
         clips = head.aggregate(batch.frames, batch.mask)  # (B, E)

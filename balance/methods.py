@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from ..errors import LongreelError, unknown
-from ..parts import build_part
+from ..parts import add_option, build_part, options_of
 from .adjustments import ADJUSTMENTS
 from .framestack import FrameStack
 from .lmr import MixedReconstruction
@@ -99,6 +99,7 @@ def choose_method(
     sampler: str | None = None,
     mixer: str | None = None,
     adjustment: str | None = None,
+    released: bool = False,
 ) -> Method:
     """The method of that name, for classes with so many real training clips.
 
@@ -107,6 +108,7 @@ def choose_method(
         counts: Real training clips of each class.
         loss, sampler, mixer: Used in every stage in place of the method's own.
         adjustment: Of the last layer, in place of the method's own.
+        released: Follow the authors' code, not the paper, in every part that knows the difference.
 
     Raises:
         LongreelError: When a name or option is not known, or a loss needs a prior and a class has no real clip.
@@ -115,7 +117,8 @@ def choose_method(
         raise unknown("balance method", name, METHODS)
     given = {key: text for key, text in {"loss": loss, "sampler": sampler, "mixer": mixer}.items() if text is not None}
     method = METHODS[name]
-    method = replace(method, stages=tuple(replace(stage, **given) for stage in method.stages))
+    stages = [replace(stage, **given) for stage in method.stages]
+    method = replace(method, stages=tuple(map(_as_released, stages) if released else stages))
     if adjustment is not None:
         method = replace(method, adjustment=adjustment)
     need_prior = [build_stage(stage).loss.needs_prior for stage in method.stages]
@@ -124,6 +127,17 @@ def choose_method(
     if any(need_prior) and min(counts) == 0:
         raise LongreelError(f"{name} needs real training clips of every class: its prior counts nothing else.")
     return method
+
+
+def _as_released(stage: Stage) -> Stage:
+    """The stage with ``released=true`` in each part that has the option."""
+    kinds = {"loss": LOSSES, "sampler": SAMPLERS, "mixer": MIXERS}
+    texts = {key: getattr(stage, key) for key in kinds}
+    for key, text in texts.items():
+        kind = kinds[key].get(text.partition(":")[0])
+        if kind is not None and "released" in options_of(kind):
+            texts[key] = add_option(text, "released=true")
+    return replace(stage, **texts)
 
 
 def build_stage(stage: Stage) -> Parts:

@@ -1,5 +1,6 @@
 """Mixup: clips that lie between two others."""
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -24,7 +25,7 @@ class Mixup:
     needs_running_ap = False
 
     def __post_init__(self) -> None:
-        if self.at not in ("frames", "clips") or not self.alpha > 0:
+        if self.at not in ("frames", "clips") or not 0 < self.alpha < math.inf:
             raise LongreelError(
                 f"mixup: at={self.at}, alpha={self.alpha:g}: give at=frames or at=clips, alpha above 0."
             )
@@ -36,7 +37,6 @@ class Mixup:
         if self.at == "clips":
             clips = head.aggregate(batch.frames, batch.mask)  # (B, E)
             return head.classify(torch.lerp(clips[partner], clips, share)), targets
-        own, other = share * batch.mask, (1.0 - share) * batch.mask[partner]  # (B, T)
-        own = own / (own + other).clamp(min=torch.finfo(own.dtype).tiny)
+        own = torch.where(batch.mask[partner], share * batch.mask, 1.0)  # (B, T)
         frames = torch.lerp(batch.frames[partner], batch.frames, own[..., None])
         return head.classify(head.aggregate(frames, batch.mask | batch.mask[partner])), targets

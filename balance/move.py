@@ -1,5 +1,6 @@
 """MOVE: clips beyond and between others, the farther the poorer their class."""
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -50,8 +51,8 @@ class Move:
     needs_running_ap = False
 
     def __post_init__(self) -> None:
-        if self.sigma < 1 or not (self.gamma > 0 and self.beyond > 0 and self.between > 0):
-            raise LongreelError("move: sigma must be 1 or more; gamma, beyond and between above 0.")
+        if self.sigma < 1 or not all(0 < number < math.inf for number in (self.gamma, self.beyond, self.between)):
+            raise LongreelError("move: sigma must be 1 or more; gamma, beyond and between above 0, and finite.")
 
     def __call__(self, head: Pooling, batch: Batch, known: Known) -> tuple[Tensor, Tensor]:
         tau = tail_weight(known.counts)  # (C,)

@@ -1,6 +1,5 @@
 """Which training clips an epoch takes, and in which order."""
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -10,6 +9,8 @@ import torch
 from torch import Tensor
 
 from ..errors import LongreelError
+
+STEEPEST = 1000.0  #: largest power of a count; far beyond what leaves any chance to more than one class.
 
 
 class Sampler(Protocol):
@@ -59,8 +60,8 @@ class Power:
     q: float = 1.0
 
     def __post_init__(self) -> None:
-        if not math.isfinite(self.q):
-            raise LongreelError(f"power: q={self.q} must be a finite number.")
+        if not abs(self.q) <= STEEPEST:
+            raise LongreelError(f"power: q={self.q:g} must lie between {-STEEPEST:g} and {STEEPEST:g}.")
 
     def __call__(self, targets: Tensor, generator: torch.Generator) -> Tensor:
         clips, classes = _labels(targets)  # (L,), (L,)

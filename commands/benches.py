@@ -1,6 +1,5 @@
 """`bench` and `suites`: whole tables by one command."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -35,17 +34,18 @@ def bench(
     Example: longreel bench gen2balance-baselines videos.csv --store videos.store --seeds 2 --out table
     """
     from ..durable import write_bytes
-    from ..experiments.bench import Outcome, plan_runs, run_suite
+    from ..experiments.bench import Outcome, check_plan, plan_runs, run_suite
     from ..experiments.render import FORMS, footnotes, make_grids
-    from ..experiments.suites import read_suite
+    from ..experiments.suites import read_suite, under_protocol
     from ..experiments.table import make_table
     from ..extract.threads import cores
 
     chosen = read_suite(suite)
     if protocol is not None:
-        chosen = replace(chosen, protocol=protocol)
+        chosen = under_protocol(chosen, protocol)
     numbers = range(first_seed, first_seed + seeds)
     runs = plan_runs(chosen, manifest, _label(store), numbers, out, root=root, groups=groups)
+    check_plan(chosen, runs, split)
     done = 0
     with Steps() as steps:
         steps.begin(f"bench {chosen.name}", len(runs))
@@ -74,6 +74,8 @@ def _label(stores: list[str]) -> dict[str, Path]:
     labelled: dict[str, Path] = {}
     for text in stores:
         label, _, folder = text.rpartition("=")
+        if not folder:
+            raise LongreelError(f"--store: {text!r} names no folder. Give LABEL=FOLDER or FOLDER.")
         path = Path(folder)
         label = label or path.name.removesuffix(".store") or path.resolve().name
         if label in labelled:
@@ -90,10 +92,10 @@ def suites(
 
     Example: longreel suites --show videolt-table1
     """
-    from ..experiments.suites import read_suite, suite_names, suite_path
+    from ..experiments.suites import read_suite, read_text, suite_names
 
     if show is not None:
-        print(suite_path(show).read_text(encoding="utf-8"), end="")
+        print(read_text(show), end="")
         return
     read = {name: read_suite(name) for name in suite_names()}
     if as_json:

@@ -20,6 +20,9 @@ def train(
     sampler: Annotated[str | None, typer.Option(help="Sampler in place of the method's own.")] = None,
     mixer: Annotated[str | None, typer.Option(help="Mixer in place of the method's own.")] = None,
     adjustment: Annotated[str | None, typer.Option(help="What is done to the last layer in the end.")] = None,
+    compat: Annotated[
+        str | None, typer.Option(help="released: the authors' code where it departs from the paper.")
+    ] = None,
     protocol: Annotated[str | None, typer.Option(help="Benchmark whose rules hold unless given otherwise.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
     epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the training clips; 30 if not given.")] = None,
@@ -74,6 +77,7 @@ def train(
         "sampler": sampler,
         "mixer": mixer,
         "adjustment": adjustment,
+        "compat": compat,
         "seed": seed,
         "epochs": epochs,
         "batch_size": batch_size,

@@ -12,13 +12,16 @@ from dataclasses import asdict, dataclass
 from multiprocessing import active_children, get_context, parent_process
 from pathlib import Path
 
+from ..balance.counts import count_training_clips, make_groups
 from ..child import end_with_parent
-from ..durable import make_folder, write_json
-from ..errors import EnvironmentFault, LongreelError, unknown
+from ..durable import make_folder
+from ..errors import EnvironmentFault, LongreelError, ManifestError, unknown
+from ..manifest import read_manifest
+from ..store import FeatureStore
 from .evaluate import evaluate_run
 from .runs import train_run
 from .settings import TrainSettings, make_settings
-from .suites import Row, Suite
+from .suites import Row, Suite, check_columns
 
 
 @dataclass(frozen=True)
@@ -61,16 +64,42 @@ def plan_runs(
         groups: Group rule in place of the suite's or the protocol's.
 
     Raises:
-        LongreelError: When a setting cannot be used.
+        LongreelError: When a setting cannot be used, or two rows or stores are too alike to have folders of their own.
     """
-    runs = []
+    runs, taken = [], {}
     for row in suite.rows:
         for label, store in stores.items():
             for seed in seeds:
                 given = {**row.settings, "seed": seed, "groups": groups or suite.groups}
                 settings = make_settings(store, manifest, given, root=root, protocol=suite.protocol)
-                runs.append(Run(row.name, label, seed, out / "runs" / _name(row, label, settings), settings))
+                run = Run(row.name, label, seed, out / "runs" / _name(row, label, settings), settings)
+                if (other := taken.setdefault(run.folder, run)) is not run:
+                    raise LongreelError(
+                        f"{run.folder}: is the folder of {other.row!r} on {other.store!r} and of {row.name!r} on "
+                        f"{label!r}, whose names differ in signs alone. Give one another name."
+                    )
+                runs.append(run)
     return runs
+
+
+def check_plan(suite: Suite, runs: Sequence[Run], split: str) -> None:
+    """Refuse, before anything is trained, what would leave every run or the whole table without figures.
+
+    Raises:
+        LongreelError: When the manifest cannot be read or has no clips in the split, a store is none, or a column names
+            a group that there is not.
+    """
+    if split not in ("val", "test"):
+        raise unknown("split to evaluate on", split, ("val", "test"))
+    first = runs[0].settings
+    manifest = read_manifest(first.manifest, first.root)
+    for needed in ("train", split):
+        if not manifest.split(needed):
+            raise ManifestError(f"{first.manifest}: has no {needed} clips. Give some rows the split {needed}.")
+    groups = make_groups(first.groups, manifest.classes, count_training_clips(manifest))
+    check_columns(suite, groups.members)
+    for store in dict.fromkeys(run.settings.store for run in runs):
+        FeatureStore(store)  # raises where there is none
 
 
 def _name(row: Row, label: str, settings: TrainSettings) -> str:
@@ -148,11 +177,3 @@ def _train(run: Run, split: str) -> str | None:
     except LongreelError as error:
         return str(error)
     return None
-
-
-def write_plan(out: Path, suite: Suite, runs: Sequence[Run]) -> None:
-    """Note the suite and its runs beside the table."""
-    document = asdict(suite) | {
-        "runs": [{"folder": run.folder.name, "row": run.row, "store": run.store} for run in runs]
-    }
-    write_json(out / "suite.json", json.loads(json.dumps(document, default=dict)))

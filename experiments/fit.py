@@ -85,7 +85,7 @@ def fit(
         The history and which epoch was chosen.
 
     Raises:
-        LongreelError: When the loss or a weight is no longer finite.
+        LongreelError: When the loss, a weight or a score is no longer finite.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)  # dropout draws from the global generator
@@ -124,18 +124,22 @@ def _resume(run: _Training, epoch: int) -> torch.optim.Optimizer:
 
 def _run_epoch(run: _Training) -> dict:
     """Train for an epoch, validate it, and note both."""
-    progress, settings = run.progress, run.settings
+    progress = run.progress
     leg = run.leg(progress.epoch)
     if leg.begins_anew(progress.epoch):
         _begin_anew(run, leg.stage)
     value = _train_epoch(run, leg, build_stage(leg.stage))
-    if not (math.isfinite(value) and all(bool(parameter.isfinite().all()) for parameter in run.head.parameters())):
-        now = f"epoch {progress.epoch + 1}, learning rate {settings.learning_rate:g}"
-        raise LongreelError(f"training diverged ({now}): use a lower learning rate, and another folder.")
+    _check_finite(run, torch.tensor(value), *run.head.state_dict().values())
     row = {"epoch": progress.epoch + 1, "loss": value} | _validate(run)
     progress.epoch += 1
     progress.history.append(row)
     return row
+
+
+def _check_finite(run: _Training, *tensors: Tensor) -> None:
+    if not all(bool(tensor.isfinite().all()) for tensor in tensors):
+        now = f"epoch {run.progress.epoch + 1}, learning rate {run.settings.learning_rate:g}"
+        raise LongreelError(f"training diverged ({now}): use a lower learning rate, and another folder.")
 
 
 def _begin_anew(run: _Training, stage: Stage) -> None:
@@ -171,6 +175,7 @@ def _train_epoch(run: _Training, leg: Leg, parts: Parts) -> float:
         if parts.mixer.needs_running_ap:
             scores.append(_score_unmixed(head, batch))
     if scores:
+        _check_finite(run, *scores)
         progress.running_ap = _running_ap(torch.cat(scores), train.targets[order])
     return float(total) / len(order)
 
@@ -197,6 +202,7 @@ def _validate(run: _Training) -> dict:
         value, row = float(progress.epoch), {}
     else:
         scores = score_clips(run.head, run.val, settings.test_frames)
+        _check_finite(run, torch.from_numpy(scores))
         value = SELECTIONS[settings.select](evaluate_scores(*run.val.with_failed(scores)))
         row = {f"val_{settings.select}": value}
     if value >= progress.best_value:

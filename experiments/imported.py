@@ -1,5 +1,6 @@
 """A head that others trained as a run of ours, so that it is evaluated and compared like one."""
 
+import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -53,16 +54,17 @@ def import_checkpoint(
     head.head.load_state_dict(released.tensors)  # type: ignore[attr-defined]
     with torch.no_grad():
         for tensor in (head.output.weight, head.output.bias):
-            tensor.copy_(tensor[places].clone())
+            tensor.data = tensor[places]  # a manifest may have some of the classes alone
     counts = count_training_clips(manifest)
     groups = make_groups(settings.groups, manifest.classes, counts)
     config = resolve_config(settings, manifest, store) | {"groups": asdict(groups), "counts": counts}
     config |= {"head": released.head, "balance": f"imported {path.name}", "method": None, "standardise": False}
-    config["imported"] = released.facts
+    content = save(head.state_dict())
+    config["imported"] = released.facts | {"digest": hashlib.sha256(content).hexdigest()}
     make_folder(folder)
     with owned(folder / ".lock", str(folder)):
         claim(folder, json.loads(json.dumps(config)))
-        write_bytes(folder / "head.safetensors", save(head.state_dict()))
+        write_bytes(folder / "head.safetensors", content)
         write_json(folder / "provenance.json", describe_environment("torch", "safetensors"))
         write_json(folder / "result.json", _make_result(released))
     return {"folder": str(folder), "head": released.head, **released.facts}

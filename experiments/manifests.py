@@ -176,9 +176,10 @@ def _check_counts(protocol: Protocol, folder: Path, names: Sequence[str], train:
 
 def _to_clips(entries: Mapping[str, list[Entry]], template: str) -> list[Clip]:
     try:
-        fields = {name for _, name, _, _ in Formatter().parse(template) if name is not None}
-        if unknown_fields := sorted(fields.difference(FIELDS)):
-            raise ValueError(f"it holds {{{unknown_fields[0]}}}")
+        for _, name, form, conversion in Formatter().parse(template):
+            if name is not None and (name not in FIELDS or form or conversion):
+                how = (f"!{conversion}" if conversion else "") + (f":{form}" if form else "")
+                raise ValueError(f"it holds {{{name}{how}}}")
         clips = [
             Clip(entry.clip_id, _fill(template, entry, split), entry.labels, split, extra=NOTHING)
             for split, listed in entries.items()

@@ -17,6 +17,8 @@ SELECTIONS: dict[str, Callable[[Evaluation], float]] = {
     "acc1": lambda evaluation: evaluation.overall.acc1,
 }
 
+MOST = 2**31  #: clips, frames and epochs stay below it.
+
 OPTIMISERS: dict[str, Callable[..., torch.optim.Optimizer]] = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}
 
 
@@ -29,7 +31,7 @@ class FitSettings:
     optimiser: str = "adamw"
     learning_rate: float = 3e-4
     weight_decay: float = 1e-2
-    schedule: str = "cosine"  #: or ``constant``, or ``steps:30,60``: a tenth from each of these epochs on.
+    schedule: str = "cosine"  #: or ``constant``, or ``steps:30,60``: a tenth behind each so many epochs.
     clip_norm: float | None = None  #: largest L2 norm of the gradients.
     frames: int | None = None  #: rows drawn of each clip and step; all of them if ``None``.
     test_frames: int | None = None  #: rows spread evenly over a clip that is scored; all of them if ``None``.
@@ -43,10 +45,10 @@ class FitSettings:
             "weight decay": not 0 <= self.weight_decay < math.inf,
             "clip norm": self.clip_norm is not None and not 0 < self.clip_norm < math.inf,
             "seed": not 0 <= self.seed < 2**63,
-            "number of epochs": self.epochs < 1,
-            "batch size": self.batch_size < 1,
-            "number of training frames": self.frames is not None and self.frames < 1,
-            "number of test frames": self.test_frames is not None and self.test_frames < 1,
+            "number of epochs": not 1 <= self.epochs < MOST,
+            "batch size": not 1 <= self.batch_size < MOST,
+            "number of training frames": self.frames is not None and not 1 <= self.frames < MOST,
+            "number of test frames": self.test_frames is not None and not 1 <= self.test_frames < MOST,
         }
         for name, is_wrong in wrong.items():
             if is_wrong:
@@ -67,6 +69,8 @@ class FitSettings:
 def rate_at(schedule: str, epoch: float, first: int, end: int) -> float:
     """What the learning rate is multiplied with at a time between epochs ``first`` and ``end``.
 
+    Steps count from ``first``, so that an output drawn anew begins at the full rate.
+
     Raises:
         LongreelError: When there is no such schedule.
     """
@@ -78,7 +82,7 @@ def rate_at(schedule: str, epoch: float, first: int, end: int) -> float:
     try:
         if name != "steps":
             raise ValueError
-        return 0.1 ** sum(epoch >= int(step) for step in steps.split(","))
+        return 0.1 ** sum(epoch - first >= int(step) for step in steps.split(","))
     except ValueError:
         raise LongreelError(
             f"schedule {schedule!r} is not known. Give cosine, constant, or steps with their epochs: steps:30,60."

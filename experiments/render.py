@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -11,6 +12,9 @@ SPECIAL = {letter: f"\\{letter}" for letter in "&%$#_{}"} | {
     "~": r"\textasciitilde{}",
     "^": r"\textasciicircum{}",
     "±": r"$\pm$",
+    "<": r"\textless{}",  # in TeX's first font encoding these three are other signs
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
 }
 NAMES = {"map": "mAP", "acc1": "Acc@1", "acc5": "Acc@5", "class_average": "class avg."}
 
@@ -66,15 +70,14 @@ def _differences(row: dict, columns: Sequence[str]) -> list[str]:
         if found["value"] is None:
             cells.append("-")
             continue
-        interval = "" if found["low"] is None else f" [{found['low']:+.3f}, {found['high']:+.3f}]"
+        interval = "" if found["low"] is None else f" [{found['low']:+z.3f}, {found['high']:+z.3f}]"
         chance = "" if found["p_holm"] is None else f" p {found['p_holm']:.2g}"
-        cells.append(f"{found['value']:+.3f}{interval}{chance}")
+        cells.append(f"{found['value']:+z.3f}{interval}{chance}")
     return cells
 
 
 def footnotes(document: dict) -> list[str]:
     """What a reader must know to trust the figures."""
-    seeds = max((len(row["seeds"]) for row in document["rows"]), default=0)
     notes = []
     if document["watermark"]:
         notes.append(f"NOT A FAIR TEST: {document['watermark']}")
@@ -85,12 +88,12 @@ def footnotes(document: dict) -> list[str]:
         f"Epoch: {', '.join(document['selection'])}. The split was opened {document['looks']} time(s) a run. "
         f"Budget: {document['budget']}.",
         "Mean ± standard deviation over seeds.",
-        "[low, high]: 95 % interval of the paired difference, bootstrap over seeds and clips, "
-        f"{document['draws']} draws; one that holds 0 is no evidence of a difference. p: sign flips over seeds, "
-        f"Holm-corrected over the rows of a store; {seeds} seeds can give no p below {2.0 ** (1 - max(1, seeds)):.2g}.",
+        *_of_differences(document),
     ]
     if any(row["published"] for row in document["rows"]):
-        notes.append(f"In brackets: as published, one seed ({document['source']}).")
+        notes.append(f"In parentheses: as published, one seed ({document['source']}).")
+    if document["split"] == "val" and any(how.startswith("best") for how in document["selection"]):
+        notes.append("The epoch was chosen on this split: its figures are too high.")
     if document["departures"]:
         notes.append(f"Departs from {document['protocol']}: {'; '.join(document['departures'])}.")
     if document["failed"]:
@@ -98,6 +101,21 @@ def footnotes(document: dict) -> list[str]:
     if document["empty_classes"]:
         notes.append(f"{document['empty_classes']} classes have no clip in this split and are left out of the means.")
     return notes + document["notes"]
+
+
+def _of_differences(document: dict) -> list[str]:
+    """What intervals and p values mean; with one seed there is little that they can."""
+    if not any(row["difference"] for row in document["rows"]):
+        return []
+    seeds = max(len(row["seeds"]) for row in document["rows"])
+    what = f"[low, high]: 95 % interval of the paired difference, {document['draws']} draws of the bootstrap over"
+    if seeds == 1:
+        return [f"{what} clips alone, as there is one seed: no ground to prefer a method. Train several seeds."]
+    return [
+        f"{what} seeds and clips; one that holds 0 is no evidence of a difference. p: sign flips over seeds, "
+        f"Holm-corrected over the rows of a store for each figure by itself; {seeds} seeds can give no p below "
+        f"{2.0 ** (1 - seeds):.2g}."
+    ]
 
 
 def _faults(document: dict) -> list[tuple[dict, str, str]]:
@@ -108,7 +126,7 @@ def as_markdown(document: dict) -> str:
     """Tables for a README."""
 
     def escape(text: str) -> str:
-        return text.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").replace("\n", " ")
+        return re.sub(r"[\\`*_|<>&#~$]|\](?=[(:\[])", r"\\\g<0>", " ".join(text.split()))
 
     parts = []
     for grid in make_grids(document):
@@ -120,18 +138,25 @@ def as_markdown(document: dict) -> str:
 
 
 def as_latex(document: dict) -> str:
-    """Tables that need booktabs alone."""
+    """Tables that need booktabs alone. The notes are comments below them, a watermark stands in the tables."""
 
     def escape(text: str) -> str:
-        return "".join(SPECIAL.get(letter, letter) for letter in text)
+        plain = " ".join(text.split())
+        guard = "{}" if plain[:1] in ("[", "*") else ""  # a line's end would take them for its options
+        typed = "".join(SPECIAL.get(letter, letter) for letter in plain)
+        return guard + re.sub(r"(?<![\w.-])-(?=\d)", "$-$", typed)
 
     parts = []
     for grid in make_grids(document):
         lines = [" & ".join(map(escape, cells)) + r" \\" for cells in (grid.header, *grid.rows)]
+        if document["watermark"]:
+            mark = escape(f"NOT A FAIR TEST: {document['watermark']}")
+            lines += [r"\midrule", rf"\multicolumn{{{len(grid.header)}}}{{l}}{{{mark}}} \\"]
         body = "\n".join([r"\toprule", lines[0], r"\midrule", *lines[1:], r"\bottomrule"])
         columns = "l" + "r" * (len(grid.header) - 1)
-        parts.append(f"% {grid.title}\n\\begin{{tabular}}{{{columns}}}\n{body}\n\\end{{tabular}}\n")
-    notes = "\n".join(f"% {note}" for note in footnotes(document)).replace("\n% \n", "\n")
+        title = " ".join(grid.title.split())
+        parts.append(f"% {title}\n\\begin{{tabular}}{{{columns}}}\n{body}\n\\end{{tabular}}\n")
+    notes = "\n".join(f"% {' '.join(note.split())}" for note in footnotes(document) if note.strip())
     return "\n".join(parts) + f"\n{notes}\n"
 
 
@@ -141,12 +166,13 @@ def as_csv(document: dict) -> str:
     figures, difference = ("mean", "sd", "low", "high"), ("value", "low", "high", "p", "p_holm")
     named = [f"difference_{key}".replace("difference_value", "difference") for key in difference]
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(["store", "method", "seeds", "figure", *figures, *named, "published"])
+    writer.writerow(["store", "method", "seeds", "figure", *figures, *named, "published", "split", "watermark"])
     for row in document["rows"]:
         for column in document["columns"]:
             found, against = row["figures"].get(column, {}), (row["difference"] or {}).get(column, {})
             cells = [*(found.get(key) for key in figures), *(against.get(key) for key in difference)]
             plain = [row["store"], row["name"], len(row["seeds"]), column, *cells, row["published"].get(column)]
+            plain += [document["split"], document["watermark"]]
             writer.writerow(["" if cell is None else cell for cell in plain])
     return out.getvalue()
 

@@ -14,7 +14,7 @@ from safetensors.numpy import save as save_arrays
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from ..balance import ADJUSTMENTS, Method, choose_method, count_training_clips, make_groups
+from ..balance import ADJUSTMENTS, METHODS, Method, choose_method, count_training_clips, make_groups
 from ..durable import make_folder, owned, write_bytes, write_json
 from ..errors import LongreelError, ManifestError, RunMismatch
 from ..heads import Standardised, build_head
@@ -29,6 +29,7 @@ from .metrics import evaluate_scores
 from .optimisation import SELECTIONS
 from .scoring import cut, score_clips
 from .settings import TrainSettings
+from .stages import lay_out
 
 CHECKPOINT = "checkpoint.safetensors"
 PREPARED_ROWS = 16384  #: training rows that a head may look at before it is trained.
@@ -92,7 +93,9 @@ def _prepare(settings: TrainSettings) -> _Ready:
         raise ManifestError(f"{settings.manifest}: has no training clips. Give some rows the split train.")
     counts = count_training_clips(manifest)
     own = {"loss": settings.loss, "sampler": settings.sampler, "mixer": settings.mixer}
-    method = choose_method(settings.balance, counts, **own, adjustment=settings.adjustment)
+    released = settings.compat == "released"
+    method = choose_method(settings.balance, counts, **own, adjustment=settings.adjustment, released=released)
+    lay_out(method, settings.fit.epochs)  # that every stage finds its epochs
     groups = make_groups(settings.groups, manifest.classes, counts)
     store = FeatureStore(settings.store)
     train = load_clips(store, manifest, "train")
@@ -104,6 +107,8 @@ def _prepare(settings: TrainSettings) -> _Ready:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.fit.seed)
         head = build_head(settings.head, store.spec.dim, len(manifest.classes), mean, deviation)
+    if not head.trainable:
+        _check_plain(settings, method)
     head.prepare(train.draw_rows(PREPARED_ROWS, settings.fit.seed), settings.fit.seed)
     config = resolve_config(settings, manifest, store) | {"groups": asdict(groups), "counts": counts}
     config |= {"method": json.loads(json.dumps(asdict(method)))}
@@ -171,14 +176,17 @@ def _differences(found: dict, wanted: dict):
             yield key, mine, theirs
 
 
+def _check_plain(settings: TrainSettings, method: Method) -> None:
+    """Refuse a method of which a head that is not trained would take no notice."""
+    given = next(filter(None, (settings.loss, settings.sampler, settings.mixer, settings.adjustment)), None)
+    if given is not None or method not in (METHODS["ce"], METHODS["bce"]):  # what is trained if nothing is said
+        what = given or settings.balance
+        raise LongreelError(f"{settings.head} is not trained, so {what} has no part in it. Leave it out.")
+
+
 @torch.inference_mode()
 def _remember(ready: _Ready, settings: TrainSettings) -> Progress:
     """What a head that is not trained does in place of it: it takes the training clips as they are."""
-    plain = all((stage.sampler, stage.mixer) == ("instance", "none") for stage in ready.method.stages)
-    if not plain or len(ready.method.stages) > 1 or ready.method.adjustment is not None:
-        raise LongreelError(
-            f"{settings.head} is not trained, so {settings.balance} has no part in it. Leave the method out."
-        )
     head, train, frames = ready.head.eval(), ready.train, settings.fit.test_frames
     clips = torch.cat([head.aggregate(*train.batch(batch, frames)) for batch in cut(train, frames)])
     head.remember(clips, train.targets)
@@ -188,7 +196,12 @@ def _remember(ready: _Ready, settings: TrainSettings) -> Progress:
 def _adjust(ready: _Ready) -> None:
     """What the method does to the last layer of the chosen head."""
     if ready.method.adjustment is not None:
-        build_part("adjustment", ADJUSTMENTS, ready.method.adjustment)(ready.head.output, ready.counts)
+        output, given = ready.head.output, ready.method.adjustment
+        build_part("adjustment", ADJUSTMENTS, given)(output, ready.counts)
+        if not (output.weight.isfinite().all() and output.bias.isfinite().all()):
+            raise LongreelError(
+                f"{given}: the last layer's numbers are not finite behind it. Take a smaller tau, and another folder."
+            )
 
 
 def _finish(folder: Path, ready: _Ready, progress: Progress, settings: TrainSettings) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import unknown
+from ..parts import add_option
 from .optimisation import FitSettings
 from .protocols import PROTOCOLS
 
@@ -23,6 +24,7 @@ class TrainSettings:
     sampler: str | None = None
     mixer: str | None = None
     adjustment: str | None = None
+    compat: str | None = None  #: ``released``: the authors' code where it departs from the paper.
     groups: str = "gen2balance"
     standardise: bool = True
     protocol: str | None = None
@@ -55,7 +57,21 @@ def make_settings(
     ruled = plain if protocol is None else _apply_protocol(plain, protocol)
     fit = replace(ruled.fit, **{key: given[key] for key in given.keys() & FIT})
     asked = replace(ruled, fit=fit, **{key: given[key] for key in given.keys() & OWN})
+    if asked.compat not in (None, "released"):
+        raise unknown("compat", asked.compat, ["released"])
+    if asked.compat == "released":
+        asked = replace(asked, head=_released_head(asked.head))
     return asked if protocol is None else replace(asked, departures=tuple(_differences(ruled, asked)))
+
+
+def _released_head(text: str) -> str:
+    """The head as the authors' code has it; a head that they did not release stays."""
+    name = text.partition(":")[0]
+    if name == "aggregated":
+        for option in ("vlad=gated", "order=psa-vlad", "released=true"):
+            text = add_option(text, option)
+        return text
+    return "netvlad-gated" + text.removeprefix("netvlad") if name == "netvlad" else text
 
 
 def _apply_protocol(settings: TrainSettings, name: str) -> TrainSettings:

@@ -24,13 +24,18 @@ def lay_out(method: Method, epochs: int) -> list[Leg]:
     """The legs of a training; a schedule runs on through stages until one draws the output anew.
 
     Raises:
-        LongreelError: When there are fewer epochs than stages.
+        LongreelError: When there are fewer epochs than stages, or a stage would train the whole head behind one that
+            trained its output alone.
     """
     if epochs < len(method.stages):
         raise LongreelError(f"{epochs} epochs are too few for {len(method.stages)} stages. Give more with --epochs.")
+    alone = [stage.output_only for stage in method.stages]
+    if alone != sorted(alone):
+        raise LongreelError("a stage behind one with output_only=True must have it too: the rest of the head stays.")
     ends = [round(stage.until * epochs) for stage in method.stages[:-1]] + [epochs]
     for place in range(len(ends)):  # every stage has an epoch at least
-        ends[place] = min(max(ends[place], place + 1), epochs - (len(ends) - 1 - place))
+        least = ends[place - 1] + 1 if place else 1
+        ends[place] = min(max(ends[place], least), epochs - (len(ends) - 1 - place))
     firsts = [0, *ends[:-1]]
     anew = [first for first, stage in zip(firsts, method.stages, strict=True) if first == 0 or stage.output_only]
     return [

@@ -6,19 +6,23 @@ figures belong to a row: a list in the order of the columns for each backbone.
 """
 
 import tomllib
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 from ..errors import LongreelError, unknown
-from .settings import FIT, OWN
+from .optimisation import FitSettings
+from .protocols import PROTOCOLS
+from .settings import FIT, OWN, TrainSettings
 
 BUILT_IN = Path(__file__).with_name("tables")
 FIGURES = ("map", "class_average", "acc1", "acc5")
 SUITE_KEYS = {"title", "source", "protocol", "baseline", "columns", "settings", "rows", "notes"}
 ROW_KEYS = {"name", "published"}
 FREE = (FIT | OWN) - {"seed", "checkpoint_seconds", "groups"}  #: what a row or ``[settings]`` may set.
+KINDS = get_type_hints(TrainSettings) | get_type_hints(FitSettings)  #: setting -> type.
+WORDS = {str: "a text in quotes", bool: "true or false", float: "a number", int: "a whole number"}
 
 
 @dataclass(frozen=True)
@@ -64,6 +68,34 @@ def suite_path(name: str) -> Path:
     raise type(error)(f"{error} A TOML file of your own works too.")
 
 
+def read_text(name: str) -> str:
+    """The TOML of a suite.
+
+    Raises:
+        LongreelError: When there is no such suite or file.
+    """
+    path = suite_path(name)
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise LongreelError(f"{path}: cannot be read ({error.strerror}). Give the path of a TOML file.") from None
+    except UnicodeDecodeError as error:
+        raise LongreelError(f"{path}: is not TOML ({error}).") from None
+
+
+def under_protocol(suite: Suite, name: str) -> Suite:
+    """The suite under a protocol of the caller's. Of another benchmark's, the published figures are left out.
+
+    Raises:
+        LongreelError: When there is no such protocol.
+    """
+    if name not in PROTOCOLS:
+        raise unknown("protocol", name, PROTOCOLS)
+    same = suite.protocol is None or PROTOCOLS[suite.protocol].source == PROTOCOLS[name].source
+    rows = suite.rows if same else tuple(replace(row, published={}) for row in suite.rows)
+    return replace(suite, protocol=name, rows=rows)
+
+
 def read_suite(name: str) -> Suite:
     """Read a built-in suite, or one from a file.
 
@@ -72,10 +104,8 @@ def read_suite(name: str) -> Suite:
     """
     path = suite_path(name)
     try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise LongreelError(f"{path}: cannot be read ({error.strerror}). Give the path of a TOML file.") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        document = tomllib.loads(read_text(name))
+    except tomllib.TOMLDecodeError as error:
         raise LongreelError(f"{path}: is not TOML ({error}).") from None
     _check_keys(path, "", document, SUITE_KEYS | {"groups"})
     rows = document.get("rows")
@@ -87,14 +117,28 @@ def read_suite(name: str) -> Suite:
             raise LongreelError(f"{path}: column {column!r} is no figure. Give one of {', '.join(FIGURES)}.")
     shared = document.get("settings", {})
     _check_keys(path, "settings: ", shared, FREE)
+    _check_values(path, "settings: ", shared)
     read = tuple(_read_row(path, row, shared, columns) for row in rows)
     names = [row.name for row in read]
     baseline = document.get("baseline", names[0])
     if len(set(names)) < len(names) or baseline not in names:
         raise LongreelError(f"{path}: every row needs a name of its own, and the baseline must be one of them.")
-    texts = {key: _read_text(path, document, key) for key in ("source", "protocol", "groups")}
+    texts = {key: _read_text(path, document, key) for key in ("title", "source", "protocol", "groups")}
     notes = tuple(_read_texts(path, document, "notes", []))
-    return Suite(path.stem, document.get("title", path.stem), baseline, tuple(columns), read, notes=notes, **texts)
+    title = texts.pop("title") or path.stem
+    return Suite(path.stem, title, baseline, tuple(columns), read, notes=notes, **texts)
+
+
+def check_columns(suite: Suite, groups: Collection[str]) -> None:
+    """Refuse columns of groups that there are not.
+
+    Raises:
+        LongreelError: With the first of them.
+    """
+    for column in suite.columns:
+        group = column.rpartition(".")[0]
+        if group and group not in groups:
+            raise LongreelError(f"suite {suite.name}: there is no group {group!r}. There are: {', '.join(groups)}.")
 
 
 def _read_row(path: Path, row: dict, shared: dict, columns: list[str]) -> Row:
@@ -102,9 +146,13 @@ def _read_row(path: Path, row: dict, shared: dict, columns: list[str]) -> Row:
     if not isinstance(name, str) or not name:
         raise LongreelError(f"{path}: a row has no name. Give each one.")
     _check_keys(path, f"row {name!r}: ", row, FREE | ROW_KEYS)
+    _check_values(path, f"row {name!r}: ", row)
     published = row.get("published", {})
+    if not isinstance(published, dict):
+        raise LongreelError(f"{path}: row {name!r}: published is no table. Write published.BACKBONE = [figures].")
     for backbone, figures in published.items():
-        if not isinstance(figures, list) or len(figures) != len(columns):
+        numbers = isinstance(figures, list) and all(type(figure) in (int, float) for figure in figures)
+        if not numbers or len(figures) != len(columns):
             raise LongreelError(f"{path}: row {name!r}: published {backbone} needs {len(columns)} figures, as columns.")
     settings = {**shared, **{key: value for key, value in row.items() if key not in ROW_KEYS}}
     found = {
@@ -121,6 +169,15 @@ def _check_keys(path: Path, where: str, document: object, known: set[str]) -> No
         if key not in known:
             error = unknown("key", key, known)
             raise type(error)(f"{path}: {where}{error}")
+
+
+def _check_values(path: Path, where: str, settings: Mapping[str, object]) -> None:
+    """Refuse a text where a number is due, and the like."""
+    for key in FREE & settings.keys():
+        value, kinds = settings[key], {KINDS[key], *get_args(KINDS[key])}
+        if type(value) not in kinds and not (type(value) is int and float in kinds):
+            due = next(word for kind, word in WORDS.items() if kind in kinds)
+            raise LongreelError(f"{path}: {where}{key} is {value!r}, where {due} is due.")
 
 
 def _read_text(path: Path, document: dict, key: str) -> str | None:

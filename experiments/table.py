@@ -12,7 +12,7 @@ from .metrics import Evaluation
 from .protocols import PROTOCOLS
 from .runs import read_config
 from .statistics import holm, interval_of, metric_draws, seed_spread, sign_flip_p
-from .suites import Suite
+from .suites import Suite, check_columns
 
 LEVEL = 0.95
 Metric = Callable[[Evaluation], float]
@@ -49,14 +49,15 @@ def make_table(suite: Suite, outcomes: Sequence[Outcome], split: str, *, draws: 
     for store in stores:
         here = [outcome for outcome in outcomes if outcome.run.store == store]
         rows += _store_rows(suite, store, here, split, config["groups"]["members"], metrics, draws, seed)
-    if departures or not _is_published(suite, split, evaluations[0]["clips"], sizes):
-        rows = [row | {"published": {}} for row in rows]
+    shown = {store for store in stores if is_published(suite, store, split, evaluations[0]["clips"], sizes)}
+    rows = [row if row["store"] in shown and not departures else row | {"published": {}} for row in rows]
+    protocol = None if suite.protocol is None else PROTOCOLS[suite.protocol]
     return {
         "suite": suite.name,
         "title": suite.title,
         "source": suite.source,
         "protocol": suite.protocol,
-        "watermark": config["watermark"],
+        "watermark": config["watermark"] or (protocol and protocol.watermark),
         "departures": departures,
         "split": split,
         "clips": evaluations[0]["clips"],
@@ -71,17 +72,24 @@ def make_table(suite: Suite, outcomes: Sequence[Outcome], split: str, *, draws: 
         "baseline": suite.baseline,
         "draws": draws,
         "stores": {store: _spec_of(store, done) for store in stores},
-        "notes": list(suite.notes),
+        "notes": [*suite.notes, *(protocol.notes if protocol else ())],
         "rows": rows,
     }
 
 
-def _is_published(suite: Suite, split: str, clips: int, sizes: Mapping[str, int]) -> bool:
-    """Whether the runs were on the clips and groups of the published figures; without a protocol the suite decides."""
+def is_published(suite: Suite, store: str, split: str, clips: int, sizes: Mapping[str, int]) -> bool:
+    """Whether the runs were on the clips and groups of the published figures; without a protocol the suite decides.
+
+    Where a protocol comes in several forms, the label must name the one that the manifest has: ``resnet50@0.01``.
+    """
     if suite.protocol is None:
         return True
-    published = PROTOCOLS[suite.protocol].published.values()
-    return any(dict(each.groups) == dict(sizes) and each.clips.get(split) == clips for each in published)
+    form = store.rpartition("@")[2] if "@" in store else None
+    return any(
+        form == (None if value is None else f"{value:g}")
+        for value, each in PROTOCOLS[suite.protocol].published.items()
+        if dict(each.groups) == dict(sizes) and each.clips.get(split) == clips
+    )
 
 
 def _spec_of(store: str, done: Sequence[Outcome]) -> dict | None:
@@ -98,10 +106,10 @@ def _metrics(suite: Suite, groups: Mapping[str, Sequence[int]]) -> dict[str, Met
         *(f"{name}.class_average" for name, members in groups.items() if members),
     ]
 
+    check_columns(suite, groups)
+
     def read(column: str) -> Metric:
         group, _, figure = column.rpartition(".")
-        if group and group not in groups:
-            raise LongreelError(f"suite {suite.name}: there is no group {group!r}. There are: {', '.join(groups)}.")
         return lambda evaluation: getattr(evaluation.groups[group] if group else evaluation.overall, figure)
 
     return {column: read(column) for column in (suite.columns or default)}

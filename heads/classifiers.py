@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .head import Output
-from .options import check_at_least, check_share
+from .options import check_above_zero, check_at_least, check_share
 
 
 class LinearClassifier(nn.Module):
@@ -67,13 +67,14 @@ class CosineClassifier(nn.Module):
 
     def __init__(self, width: int, classes: int, *, scale: float = 10.0, learned: bool = True) -> None:
         super().__init__()
-        self.start = scale
+        check_above_zero("cosine", scale=scale)
+        self.start = float(scale)
         self.weight = nn.Parameter(torch.empty(classes, width))
         self.register_buffer("bias", torch.zeros(classes))
         if learned:
-            self.scale = nn.Parameter(torch.tensor(scale))
+            self.scale = nn.Parameter(torch.tensor(self.start))
         else:
-            self.register_buffer("scale", torch.tensor(scale))
+            self.register_buffer("scale", torch.tensor(self.start))
         self.reset_parameters()
 
     @property

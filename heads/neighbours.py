@@ -6,7 +6,7 @@ from torch.nn import functional as F
 
 from ..errors import LongreelError
 from .head import Output
-from .options import check_at_least
+from .options import check_above_zero, check_at_least
 from .views import masked_mean
 
 QUERIES_AT_ONCE = 16  #: always so many, as FAISS computes one alone in another way, and the last bits then differ.
@@ -43,8 +43,7 @@ class Neighbours(nn.Module):
     ) -> None:
         super().__init__()
         check_at_least(1, "knn", neighbours=neighbours)
-        if not temperature > 0:
-            raise LongreelError(f"knn: temperature={temperature:g} must be above 0.")
+        check_above_zero("knn", temperature=temperature)
         self.neighbours = neighbours
         self.temperature = temperature
         self.balanced = balanced

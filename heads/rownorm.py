@@ -9,8 +9,8 @@ class RowNorm(nn.Module):
 
     Padding has weight zero, and a frame that several views of a clip see counts once for each: what it does to a row
     is the same in all views. With equal weights it is ``nn.BatchNorm1d``, running variance included.
-    Differs: a single row is normalised with the running statistics, since it has no variance of its own. The last
-    batch of an epoch may be one clip.
+    Differs: a single row, with padding beside it or without, is normalised with the running statistics, since it has
+    no variance of its own. The last batch of an epoch may be one clip.
 
     Args:
         dim: Width of a row, ``D``.
@@ -55,8 +55,11 @@ class RowNorm(nn.Module):
         total = weights.sum() + blanks
         mean = weights @ rows / total
         variance = (weights @ (rows - mean).square() + blanks * mean.square()) / total
+        alone = (weights > 0).sum() + blanks < 2  # decided without waiting for a GPU
+        mean = torch.where(alone, self.running_mean, mean)
+        unbiased = torch.where(alone, self.running_var, variance * total / (total - 1).clamp(min=1))
+        variance = torch.where(alone, self.running_var, variance)
         with torch.no_grad():
-            unbiased = variance * total / (total - 1).clamp(min=1)
             self.running_mean.lerp_(mean, self.momentum)
             self.running_var.lerp_(unbiased, self.momentum)
         return mean, variance

@@ -138,7 +138,7 @@ def test_a_misspelt_choice_gets_the_list(tiny, choice):
 
 def test_what_is_built_in_has_no_choices():
     assert load_backbone("motion", device="auto").embedding == "descriptor"
-    choices: list[dict[str, Any]] = [{"embedding": "pooled"}, {"precision": "bfloat16"}, {"device": "cuda"}]
+    choices: list[dict[str, Any]] = [{"embedding": "pooled"}, {"precision": "bfloat16"}, {"device": "tpu"}]
     for choice in choices:
         with pytest.raises(LongreelError, match="built in"):
             load_backbone("motion", **choice)
@@ -235,6 +235,22 @@ def test_a_folder_that_is_not_there_is_named():
 def test_a_revision_that_may_change_is_refused(revision):
     with pytest.raises(LongreelError, match=r"is not a commit\. Pin one"):
         load_backbone(f"owner/model@{revision}")
+
+
+def test_a_commit_in_the_hubs_cache_is_loaded_and_named_by_it(tiny, tmp_path, monkeypatch):
+    """The cache as the hub's client lays it out, without a network."""
+    commit = "0123456789" * 4
+    (tmp_path / "hub" / "models--owner--model" / "snapshots").mkdir(parents=True)
+    tiny.rename(tmp_path / "hub" / "models--owner--model" / "snapshots" / commit)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    found = load_backbone(f"owner/model@{commit}")
+    assert (found.name, found.dim) == (f"owner/model@{commit}", 24)
+
+
+def test_a_name_too_long_for_any_file_is_no_backbone():
+    with pytest.raises(LongreelError, match="no backbone called"):
+        load_backbone("x" * 5000)
 
 
 def test_a_commit_that_cannot_be_fetched_is_an_environment_fault(tmp_path, monkeypatch):

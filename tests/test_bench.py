@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -129,6 +130,24 @@ def test_forms_escape_what_is_markup_in_them(table):
         assert {len(row) for row in grid.rows} == {len(grid.header)}
 
 
+def test_a_table_under_the_papers_protocol_is_marked_even_without_what_was_noted_beside_the_manifest(suite, outcomes):
+    marked = make_table(replace(suite, protocol="videolt-paper"), outcomes, "test", draws=DRAWS)
+    assert "chosen on the test list" in marked["watermark"]
+    assert not any(row["published"] for row in marked["rows"])  # 17 clips are not VideoLT's
+    fair = make_table(replace(suite, protocol="videolt"), outcomes, "test", draws=DRAWS)
+    assert fair["watermark"] is None
+    assert "the published tables choose the epoch on the test list" in fair["notes"]
+
+
+def test_rows_or_stores_that_would_share_a_folder_are_refused(made, suite, tmp_path):
+    (tmp_path / "two.toml").write_text(SUITE.replace('"balanced"\nbalance = "balanced-softmax"', '"plain+1"'))
+    alike = read_suite(str(tmp_path / "two.toml"))
+    with pytest.raises(LongreelError, match=r"of 'plain_1' on 'toy' and of 'plain\+1' on 'toy'"):
+        plan_runs(alike, made.manifest, {"toy": made.store}, range(1), tmp_path)
+    with pytest.raises(LongreelError, match=r"on 'toy@1' and .* on 'toy_1'"):
+        plan_runs(suite, made.manifest, {"toy@1": made.store, "toy_1": made.store}, range(1), tmp_path)
+
+
 def test_the_csv_has_a_line_for_each_row_and_figure_and_the_json_is_the_document(table):
     lines = list(csv.DictReader(io.StringIO(as_csv(table))))
     assert [(line["method"], line["figure"]) for line in lines] == [
@@ -218,12 +237,37 @@ def test_killed_at_any_moment_the_same_command_ends_in_the_same_table(made, tmp_
         (["--protocol", "videoltt"], "no protocol called 'videoltt'"),
         (["--groups", "nothing"], "no group rule called 'nothing'"),
         (["--split", "tets"], "no split to evaluate on called 'tets'"),
+        (["--store", "other="], "names no folder"),
+        (["--store", "other=nowhere"], "nowhere: is not a store"),
+        (["--groups", "videolt"], "there is no group '>10'. There are: head, medium, tail"),
     ],
 )
-def test_what_cannot_be_run_ends_in_one_line(change, text, made, tmp_path, capfd):
+def test_what_cannot_be_run_ends_in_one_line_before_any_training(change, text, made, tmp_path, capfd):
     with pytest.raises(SystemExit) as ended:
         app(run_command(made, tmp_path, *change))
     out, err = capfd.readouterr()
     assert ended.value.code == 2
     assert text in err
+    assert err.count("\n") == 1
     assert out == ""
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_manifest_without_the_split_is_refused_before_any_training(made, tmp_path, capfd):
+    text = made.manifest.read_text().replace("test", "val")
+    (tmp_path / "no-test.csv").write_text(text)
+    command = run_command(made, tmp_path)
+    command[2] = str(tmp_path / "no-test.csv")
+    with pytest.raises(SystemExit) as ended:
+        app(command)
+    assert ended.value.code == 2
+    assert "no-test.csv: has no test clips" in capfd.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", ["none.toml", "."])
+def test_a_suite_that_cannot_be_read_is_not_shown(name, tmp_path, capfd):
+    with pytest.raises(SystemExit) as ended:
+        app(["suites", "--show", f"{tmp_path}/{name}"])
+    assert ended.value.code == 2
+    assert capfd.readouterr().err.count("cannot be read") == 1

@@ -77,6 +77,13 @@ def test_the_early_average_is_two_layers_on_the_mean_and_not_the_late_one():
     assert not torch.allclose(early(frames), late(frames))
 
 
+@pytest.mark.parametrize("scale", ["0", "-1", "nan", "inf"])
+def test_a_scale_that_turns_or_hides_what_is_alike_is_refused(scale):
+    with pytest.raises(LongreelError, match=r"cosine: scale=.* must be a number above 0"):
+        build_head(f"cosine:scale={scale}", 6, 4, torch.zeros(6), torch.ones(6))
+    assert float(CosineClassifier(6, 4, scale=3).scale.detach()) == 3.0  # a whole number does
+
+
 @pytest.mark.parametrize("text", ["nonlinear:hidden=0", "nonlinear-early:hidden=0", "nonlinear:dropout=1"])
 def test_options_that_cannot_be_are_refused(text):
     with pytest.raises(LongreelError, match=r"must be (1 or more|at least 0 and below 1)"):

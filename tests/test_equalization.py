@@ -1,6 +1,7 @@
 """The equalization losses against naive loops, and their draws against the binomial distribution."""
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from torch.nn import functional as F
 from longreel.balance.losses import LOSSES
 from longreel.parts import build_part
 
+FIXTURES = Path(__file__).parent / "fixtures"
 COUNTS = torch.tensor([700.0, 250.0, 40.0, 10.0])  # frequencies 0.7, 0.25, 0.04, 0.01
 MULTI_HOT = torch.tensor([[1, 0, 0, 0], [0, 1, 0, 1], [1, 1, 1, 1], [0, 0, 1, 0]]).float()
 SOFT = torch.tensor([[0.6, 0.4, 0, 0], [0, 0.9, 0, 0.1], [0.25] * 4, [0, 0, 0.5, 0.5]])
@@ -122,3 +124,12 @@ def test_without_chance_nothing_is_drawn(logits):
     loss("eql:threshold=0.05", logits, MULTI_HOT)
     loss("softmax-eql:threshold=0.05,gamma=1", logits, MULTI_HOT)
     assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize(("threshold", "classes", "percent"), [("0.00176", 870, 65), ("0.00043", 253, 9)])
+def test_of_videolt_as_many_classes_are_spared_as_the_guide_says(threshold, classes, percent):
+    counts = torch.tensor([float(n) for n in (FIXTURES / "videolt-train-counts.txt").read_text().split()])
+    none = torch.zeros(1, 1004)
+    spared = gradient(f"eql:threshold={threshold}", none, none, counts)[0] == 0
+    assert int(spared.sum()) == classes
+    assert round(100 * float(counts[spared].sum() / counts.sum())) == percent

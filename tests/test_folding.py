@@ -9,6 +9,7 @@ from transformers import AutoModel, MobileNetV2Config, MobileNetV2Model
 
 from longreel.extract.backbones import load_backbone
 from longreel.extract.backbones.folding import FOLDED, fold_batch_norms
+from longreel.extract.backbones.frozen import prepare
 
 
 def norms(model):
@@ -54,3 +55,14 @@ def test_a_layer_without_a_norm_is_left_alone():
     weights = layer.convolution.weight.clone()
     fold_batch_norms(model)
     torch.testing.assert_close(layer.convolution.weight, weights, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("name", sorted(FOLDED))
+def test_convolutions_compute_with_channels_last(tmp_path, name):
+    model = AutoModel.from_pretrained(SMALL[name].save(tmp_path / "tiny"))
+    prepare(model, name, torch.device("cpu"), torch.float32)
+    kernels = [
+        module.weight for module in model.modules() if isinstance(module, nn.Conv2d) and module.weight.shape[1] > 1
+    ]
+    assert kernels
+    assert all(kernel.is_contiguous(memory_format=torch.channels_last) for kernel in kernels)

@@ -248,6 +248,15 @@ def test_every_head_has_its_options_and_defaults_in_the_guide(name):
         assert f"`{option}={shown}`" in row
 
 
+@pytest.mark.parametrize("name", [name for name in HEADS if name != "knn"])
+def test_every_head_is_as_large_as_the_guide_says(name):
+    with torch.device("meta"):
+        head: Any = HEADS[name](2048, 1004)
+    row = next(line for line in GUIDE.splitlines() if line.startswith(f"| `{name}` |"))
+    said = int(row.rstrip(" |").rsplit("|", 1)[1].replace(" ", ""))
+    assert sum(parameter.numel() for parameter in head.parameters()) == said
+
+
 def test_an_unknown_head_is_refused_with_the_nearest_name():
     with pytest.raises(LongreelError, match=r"no head called 'nonlinar'. Did you mean 'nonlinear'"):
         build_head("nonlinar", 8, 5, torch.zeros(8), torch.ones(8))

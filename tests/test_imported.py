@@ -56,6 +56,30 @@ def test_an_imported_run_is_compared_like_any_other_and_imported_once(checkpoint
         import_checkpoint(checkpoint, tmp_path / "run", make_settings(made.store, made.manifest, {"groups": "thirds"}))
 
 
+def test_a_manifest_may_have_some_of_the_classes_alone(checkpoint, made, tmp_path):
+    wide = torch.load(checkpoint)
+    extra = {
+        name: torch.cat([torch.full_like(wide["state_dict"][name][:1], 9.0), wide["state_dict"][name]])
+        for name in ("module.project.weight", "module.project.bias")
+    }
+    torch.save({"state_dict": wide["state_dict"] | extra}, tmp_path / "five")
+    (tmp_path / "five.lst").write_text("".join(f"{name} {k} 9.0\n" for k, name in enumerate(("owl", *NAMES))))
+    bring(checkpoint, made, tmp_path / "four-run", tmp_path / "names.lst")
+    bring(tmp_path / "five", made, tmp_path / "five-run", tmp_path / "five.lst")
+    for folder in ("four-run", "five-run"):
+        evaluate_run(tmp_path / folder)
+    assert np.array_equal(load_scored(tmp_path / "four-run", "test")[0], load_scored(tmp_path / "five-run", "test")[0])
+
+
+def test_a_folder_holds_one_checkpoint_whatever_its_name(checkpoint, made, tmp_path):
+    bring(checkpoint, made, tmp_path / "run")
+    other = torch.load(checkpoint)
+    other["state_dict"]["module.fc1.bias"] += 1.0
+    torch.save(other, checkpoint)
+    with pytest.raises(RunMismatch, match=r"holds another run: imported\.digest"):
+        bring(checkpoint, made, tmp_path / "run")
+
+
 def test_what_does_not_fit_is_refused_before_a_folder_is_made(checkpoint, made, tmp_path, write_small_store):
     (tmp_path / "few.lst").write_text("yak 0 9\nboat 1 9\n")
     (tmp_path / "other.lst").write_text("yak 0 9\nboat 1 9\ndog 2 9\ncat 3 9\n")

@@ -91,6 +91,14 @@ def test_mixup_mixes_frame_by_frame_and_takes_a_frame_alone_where_the_other_has_
         torch.testing.assert_close(targets[i], share * batch.targets[i] + (1 - share) * batch.targets[j])
 
 
+def test_mixup_shows_no_padding_where_a_share_is_so_small_that_it_is_zero():
+    assert set(draw_beta(1e-9, (20,), make_known().generator).tolist()) == {0.0, 1.0}
+    batch, head = make_batch(), MeanHead()
+    for seed in range(20):
+        Mixup(alpha=1e-9)(head, batch, make_known(seed))
+        assert float(head.frames[head.mask].abs().max()) < 100  # padding is 1e4
+
+
 def test_mixup_at_clips_mixes_what_was_pooled():
     batch, head = make_batch(3), MeanHead()
     logits, _ = Mixup(at="clips")(head, batch, make_known(3))
@@ -140,8 +148,10 @@ def test_reconstruction_leaves_the_richest_class_alone_and_takes_the_poorest_lab
     [
         ("mixup", {"at": "rows"}, "at=frames or at=clips"),
         ("mixup", {"alpha": 0.0}, "alpha above 0"),
+        ("mixup", {"alpha": math.inf}, "alpha above 0"),
         ("lmr", {"most": 1.5}, "between 0 and 1"),
         ("lmr", {"steepness": 0.2}, r"steepness is above 0\.2"),
+        ("lmr", {"steepness": math.inf}, "and finite"),
     ],
 )
 def test_options_that_mean_nothing_are_refused(name, options, text):

@@ -133,7 +133,9 @@ def test_as_released_it_is_for_the_aggregated_head_alone():
         Move(released=True)(MeanHead(), make_batch(), make_known())
 
 
-@pytest.mark.parametrize("options", [{"sigma": 0}, {"gamma": 0.0}, {"beyond": 0.0}, {"between": float("nan")}])
+@pytest.mark.parametrize(
+    "options", [{"sigma": 0}, {"gamma": 0.0}, {"beyond": 0.0}, {"between": float("nan")}, {"gamma": math.inf}]
+)
 def test_options_that_mean_nothing_are_refused(options):
     with pytest.raises(LongreelError, match="move: sigma"):
         Move(**options)

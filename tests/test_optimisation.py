@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from longreel.balance import choose_method
 from longreel.errors import LongreelError
 from longreel.experiments.optimisation import FitSettings, rate_at
 from longreel.experiments.settings import make_settings
@@ -17,6 +18,7 @@ def test_schedules_are_what_they_say(epoch):
     assert rate_at("constant", epoch, 0, 10) == 1.0
     assert rate_at("cosine", epoch, 0, 10) == pytest.approx((1 + math.cos(epoch / 10 * math.pi)) / 2)
     assert rate_at("cosine", epoch + 5, 5, 15) == rate_at("cosine", epoch, 0, 10)
+    assert rate_at("steps:2,9", epoch + 5, 5, 15) == rate_at("steps:2,9", epoch, 0, 10)
     assert rate_at("steps:2,9", epoch, 0, 10) == pytest.approx({0.0: 1.0, 2.5: 0.1, 9.9: 0.01}[epoch])
 
 
@@ -33,6 +35,7 @@ def test_a_schedule_that_there_is_not_is_refused(schedule):
         ({"select": "mapp"}, "no selection metric called 'mapp'. Did you mean 'map'"),
         ({"clip_norm": 0.0}, "this clip norm"),
         ({"test_frames": 0}, "this number of test frames"),
+        ({"batch_size": 10**20}, "this batch size"),
         ({"learning_rate": float("nan")}, "this learning rate"),
     ],
 )
@@ -63,3 +66,31 @@ def test_a_setting_that_there_is_not_is_refused():
         make_settings(STORE, MANIFEST, {"epoch": 3})
     with pytest.raises(LongreelError, match="videolt"):
         make_settings(STORE, MANIFEST, {}, protocol="videoltt")
+
+
+@pytest.mark.parametrize(
+    ("asked", "head"),
+    [
+        ("aggregated:clusters=8", "aggregated:clusters=8,vlad=gated,order=psa-vlad,released=true"),
+        ("aggregated:order=vlad-psa", "aggregated:order=vlad-psa,vlad=gated,released=true"),
+        ("netvlad:clusters=8", "netvlad-gated:clusters=8"),
+        ("netvlad-gated", "netvlad-gated"),
+        ("psa", "psa"),
+    ],
+)
+def test_the_released_code_has_heads_of_its_own(asked, head):
+    assert make_settings(STORE, MANIFEST, {"head": asked, "compat": "released"}).head == head
+    assert make_settings(STORE, MANIFEST, {"head": asked}).head == asked
+    with pytest.raises(LongreelError, match=r"no compat called 'relased'"):
+        make_settings(STORE, MANIFEST, {"compat": "relased"})
+
+
+def test_the_released_code_is_followed_in_every_part_that_knows_the_difference():
+    found = choose_method("ldam-drw", [9, 5], mixer="framestack:eta=0.3", released=True)
+    assert [stage.loss for stage in found.stages] == ["ldam:released=true", "ldam:weights=class-balanced,released=true"]
+    assert {stage.mixer for stage in found.stages} == {"framestack:eta=0.3,released=true"}
+    assert {stage.sampler for stage in found.stages} == {"instance"}
+    assert (
+        choose_method("move", [9, 5], mixer="move:released=false", released=True).stages[0].mixer
+        == "move:released=false"
+    )

@@ -51,6 +51,7 @@ def test_parameters_without_a_default_are_given_and_no_options():
         ("wheel:size=2.5", "part wheel: size='2.5' is not a whole number"),
         ("wheel:speed=", "part wheel: speed='' is not a number"),
         ("wheel:turns=yes", "part wheel: turns='yes' is not true or false"),
+        ("wheel:size=2,size=3", "part wheel: size is given twice"),
         ("wheel:limit=x", "part wheel: limit='x' is not a number"),
     ],
 )

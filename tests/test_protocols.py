@@ -115,6 +115,7 @@ def test_a_template_says_where_videos_lie_and_leaves_the_ids_alone(template, exp
     [
         ("{name}.mp4", "it holds {name}. Its fields are {id}, {stem}, {label}, {split}"),
         ("{id.__class__}", "it holds {id.__class__}"),
+        ("{stem:>99999999999}", "it holds {stem:>99999999999}"),
         ("{}", "it holds {}"),
         ("{id", "cannot be used"),
         ("{id!x}", "cannot be used"),

@@ -18,8 +18,9 @@ GUIDES = [(Path(__file__).parent.parent / "docs" / name).read_text() for name in
 
 @pytest.fixture
 def folder(tmp_path, make_video, moving_frames):
-    """A tiny ResNet, and a video of 200 frames at a frame a second."""
+    """A tiny ResNet, a tiny ViT, and a video of 200 frames at a frame a second."""
     SMALL["resnet"].save(tmp_path / "tiny")
+    SMALL["vit"].save(tmp_path / "vit")
     make_video(tmp_path / "long.mp4", moving_frames(200), fps=1)
     (tmp_path / "clips.csv").write_text("path,label,split\nlong.mp4,x,train\n")
     return tmp_path
@@ -107,6 +108,10 @@ def test_a_store_of_other_sizes_is_another_store(folder):
         (["--max-frames", "9"], "--max-frames 9 goes with --fps"),
         (["--frames", "9", "--max-frames", "9"], "--max-frames 9 goes with --fps"),
         (["--crop", "64"], "a centre of 64x64 cannot be cut out of frames whose shorter side is 36"),
+        (
+            ["--backbone", "vit", "--short-side", "64", "--crop", "40"],
+            "Check the size in its preprocessor file, or --crop",
+        ),
         (["--rule", "videolt", "--fps", "1"], "Leave out --fps"),
         (["--backbone", "motion", "--rule", "videolt"], "Leave out --embedding"),
         (["--backbone", "clips.csv"], "clips.csv: cannot be read as a ResNet of the temporal shift module"),

@@ -118,6 +118,12 @@ def test_extreme_powers_neither_overflow_nor_draw_a_class_without_clips():
     assert sum(poorest[372:]) == 5 * 374
 
 
+@pytest.mark.parametrize("text", ["power:q=1e308", "power:q=-inf", "power:q=nan"])
+def test_a_power_that_no_number_can_hold_is_refused(text):
+    with pytest.raises(LongreelError, match=r"power: q=.* must lie between -1000 and 1000"):
+        draw(text, single(COUNTS))
+
+
 def test_without_any_label_no_class_can_be_drawn():
     with pytest.raises(LongreelError, match="no training clip has a class to be drawn by"):
         draw("class-balanced", torch.zeros(3, 2))

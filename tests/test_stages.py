@@ -1,11 +1,15 @@
 """Stages over the epochs of a training."""
 
+import dataclasses
+
 import pytest
 import torch
+from small_runs import contents, settings_of, stop_at
 from test_fit import COUNTS, bits, make_clips, make_head, run_fit
 
 from longreel.balance import METHODS, Method, Stage
 from longreel.errors import LongreelError
+from longreel.experiments.runs import train_run
 from longreel.experiments.stages import lay_out
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -22,9 +26,10 @@ def test_stages_share_the_epochs_as_they_ask():
     assert legs(METHODS["crt"], 20) == [(0, 15, (0, 15)), (15, 20, (15, 20))]
 
 
+@pytest.mark.parametrize("ends", [(0.01, 0.02), (0.5, 0.5), (0.98, 0.99)])
 @pytest.mark.parametrize("epochs", range(3, 12))
-def test_every_stage_has_an_epoch_however_few_there_are(epochs):
-    found = legs(Method((Stage(until=0.01), Stage(until=0.02), Stage())), epochs)
+def test_every_stage_has_an_epoch_however_few_there_are(epochs, ends):
+    found = legs(Method((Stage(until=ends[0]), Stage(until=ends[1]), Stage())), epochs)
     assert [first for first, _, _ in found] == [0, *(end for _, end, _ in found[:-1])]
     assert all(end > first for first, end, _ in found)
     assert found[-1][1] == epochs
@@ -33,6 +38,17 @@ def test_every_stage_has_an_epoch_however_few_there_are(epochs):
 def test_fewer_epochs_than_stages_are_refused():
     with pytest.raises(LongreelError, match="1 epochs are too few for 2 stages"):
         lay_out(METHODS["crt"], 1)
+
+
+def test_nothing_but_the_output_is_trained_behind_a_stage_that_chose_the_rest():
+    with pytest.raises(LongreelError, match="behind one with output_only=True"):
+        lay_out(Method((Stage(until=0.3), Stage(until=0.6, output_only=True), Stage())), 10)
+
+
+def test_stages_that_find_no_epochs_are_refused_before_a_folder_is_made(made, tmp_path):
+    with pytest.raises(LongreelError, match="1 epochs are too few"):
+        train_run(tmp_path / "run", settings_of(made, balance="crt", epochs=1))
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_deferred_loss_comes_in_at_its_epoch(tmp_path):
@@ -61,9 +77,9 @@ def test_a_new_output_is_trained_alone_from_the_chosen_epoch_on(tmp_path):
     assert progress.best_epoch in (7, 8)  # the epoch is chosen among those of the last stage
 
 
-@pytest.mark.parametrize("name", ["crt", "lmr", "ldam-drw", "framestack", "move"])
+@pytest.mark.parametrize("name", METHODS)
 @pytest.mark.parametrize("stop", range(2, 9))
-def test_a_method_with_state_resumes_in_the_same_bits_from_any_epoch(name, stop, tmp_path):
+def test_a_method_resumes_in_the_same_bits_from_any_epoch(name, stop, tmp_path):
     val = make_clips(2, noise=1.5)
     (tmp_path / "straight").mkdir()
     straight, resumed = make_head(), make_head(seed=9)
@@ -78,6 +94,39 @@ def test_a_method_with_state_resumes_in_the_same_bits_from_any_epoch(name, stop,
         run_fit(make_head(), tmp_path, **options, checkpoint_seconds=0, on_epoch=interrupt)
     assert run_fit(resumed, tmp_path, **options).history == whole.history
     assert bits(resumed) == bits(straight)
+
+
+@pytest.mark.parametrize("name", ["tau-norm", "post-hoc-adjusted"])
+def test_an_adjustment_is_made_once_however_often_the_training_is_interrupted(name, made, tmp_path, monkeypatch):
+    """Once behind an epoch, once behind the adjustment, before anything of the result is written."""
+    settings = settings_of(made, balance=name, checkpoint_seconds=0)
+    train_run(tmp_path / "straight", settings)
+    with pytest.raises(KeyboardInterrupt):
+        train_run(tmp_path / "run", settings, on_epoch=stop_at(3))
+
+    def interrupt(*_) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("longreel.experiments.runs._finish", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            train_run(tmp_path / "run", settings)
+    train_run(tmp_path / "run", settings)
+    assert contents(tmp_path / "run") == contents(tmp_path / "straight")
+
+
+def test_an_adjustment_beyond_what_numbers_can_hold_is_refused(made, tmp_path):
+    settings = dataclasses.replace(settings_of(made, epochs=1), adjustment="tau-norm:tau=1e9")
+    with pytest.raises(LongreelError, match="tau-norm:tau=1e9: the last layer's numbers are not finite"):
+        train_run(tmp_path / "run", settings)
+
+
+@pytest.mark.parametrize("with_val", [True, False], ids=["val", "no val"])
+@pytest.mark.parametrize("name", ["ce", "framestack"])
+def test_a_training_that_diverges_says_so_and_nothing_else(name, with_val, tmp_path):
+    val = make_clips(2) if with_val else None
+    with pytest.raises(LongreelError, match=r"training diverged \(epoch \d, learning rate 1e\+2"):
+        run_fit(make_head(), tmp_path, val=val, method=METHODS[name], learning_rate=1e25)
 
 
 def test_the_running_ap_is_that_of_the_unmixed_clips_of_the_epoch_before(tmp_path, monkeypatch):

@@ -6,7 +6,7 @@ from longreel.balance import choose_method
 from longreel.errors import LongreelError
 from longreel.experiments.protocols import PROTOCOLS
 from longreel.experiments.settings import make_settings
-from longreel.experiments.suites import read_suite, suite_names
+from longreel.experiments.suites import read_suite, suite_names, under_protocol
 from longreel.heads import HEADS
 from longreel.parts import build_part
 
@@ -95,6 +95,14 @@ def test_a_suite_of_ones_own_is_read_with_its_settings_shared(tmp_path):
         ('baseline = "plain"', "baseline = [", "is not TOML"),
         ("[settings]\nepochs = 3", "settings = 3", "settings: is no table"),
         ('title = "Mine"', "protocol = 3", "protocol is no text"),
+        ('title = "Mine"', "title = 3", "title is no text"),
+        ("epochs = 3", 'epochs = "3"', "settings: epochs is '3', where a whole number is due"),
+        ("epochs = 4", "epochs = true", "row 'bs': epochs is True, where a whole number is due"),
+        ("epochs = 4", "clip_norm = 'a'", "row 'bs': clip_norm is 'a', where a number is due"),
+        ("epochs = 4", "standardise = 0", "row 'bs': standardise is 0, where true or false is due"),
+        ("epochs = 4", "head = ['psa']", "row 'bs': head is ['psa'], where a text in quotes is due"),
+        ("[0.5, 0.25]", '["a", 0.25]', "row 'bs': published clip needs 2 figures"),
+        ("published.clip = [0.5, 0.25]", "published = 3", "row 'bs': published is no table"),
     ],
 )
 def test_a_suite_that_cannot_be_used_is_refused_with_file_row_and_key(old, new, text, tmp_path):
@@ -104,6 +112,19 @@ def test_a_suite_that_cannot_be_used_is_refused_with_file_row_and_key(old, new, 
         read_suite(str(tmp_path / "mine.toml"))
     assert str(caught.value).startswith(str(tmp_path / "mine.toml"))
     assert text in str(caught.value)
+
+
+def test_a_whole_number_will_do_where_a_number_is_due(tmp_path):
+    (tmp_path / "mine.toml").write_text(GOOD.replace("epochs = 4", "clip_norm = 20"))
+    assert read_suite(str(tmp_path / "mine.toml")).rows[1].settings["clip_norm"] == 20
+
+
+def test_published_figures_stay_with_their_benchmark_under_another_protocol():
+    suite = read_suite("videolt-table1")
+    assert under_protocol(suite, "videolt-paper").rows == suite.rows
+    assert not any(row.published for row in under_protocol(suite, "minikinetics200-lt").rows)
+    with pytest.raises(LongreelError, match="no protocol called 'vidolt'"):
+        under_protocol(suite, "vidolt")
 
 
 def test_a_suite_that_there_is_not_is_refused(tmp_path):

@@ -79,9 +79,11 @@ def test_code_in_a_checkpoint_is_refused_and_not_run(tmp_path, place, zipped):
         "beside": {"state_dict": weights, "optimizer": canary},
     }[place]
     torch.save(document, tmp_path / NAME, _use_new_zipfile_serialization=zipped)
-    with pytest.raises(LongreelError, match=rf"{NAME}: cannot be read as a ResNet of the temporal shift module"):
+    refused = rf"{NAME}: cannot be read as a ResNet of the temporal shift module \(it asks for \S+, which was not run"
+    with pytest.raises(LongreelError, match=refused) as caught:
         load_backbone(str(tmp_path / NAME))
     assert not (tmp_path / "canary").exists()
+    assert "weights_only" not in str(caught.value)  # no advice to switch the check off
     torch.load(tmp_path / NAME, weights_only=False)
     assert (tmp_path / "canary").exists()
 
@@ -111,6 +113,10 @@ def renamed(old: str, new: str):
     return lambda weights: {key.replace(old, new): value for key, value in weights.items()}
 
 
+def replaced(name: str, tensor: torch.Tensor):
+    return lambda weights: weights | {f"module.base_model.{name}": tensor}
+
+
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
@@ -125,11 +131,30 @@ def renamed(old: str, new: str):
         (renamed("layer1.1.", "layer1.1.block."), "has a tensor 'module.base_model.layer1.1.block"),  # non-local
         (lambda weights: weights | {"module.base_model.bn1.weight": torch.ones(3)}, "size mismatch"),
         (lambda weights: weights | {"module.base_model.bn1.weight": 3}, "no state_dict of named tensors"),
+        (replaced("layer1.0.conv3.weight", torch.tensor(3.0)), "no residual blocks, or their convolutions are none"),
+        (lambda weights: {name: weights[name] for name in weights if ".layer" not in name}, "no residual blocks"),
+        (replaced("bn1.weight", torch.full((8,), torch.nan)), "bn1.weight' holds numbers that are not finite"),
+        (replaced("bn1.weight", torch.ones(8).to_sparse()), "bn1.weight' is no plain tensor"),
+        (replaced("bn1.weight", torch.ones(8, device="meta")), "bn1.weight' is no plain tensor"),
+        (replaced("layer2.0.conv3.weight", torch.zeros(1).expand(10**6, 10**6, 1, 1)), "claims more numbers than"),
     ],
 )
 def test_another_network_is_refused_and_what_is_odd_is_named(tmp_path, change, reason):
     path = save_official(tmp_path / NAME, change(official_weights((2, 1))))
     with pytest.raises(LongreelError, match=reason):
+        load_backbone(str(path))
+
+
+def test_sizes_that_do_not_fit_are_refused_before_memory_is_taken_for_them(tmp_path):
+    large = replaced("layer2.0.conv3.weight", torch.zeros(10**6, 1, 1, 1))(official_weights((1, 1)))
+    path = save_official(tmp_path / NAME, large)  # 4 MB, of a network that would need 4 TB
+    with pytest.raises(LongreelError, match=r"size mismatch: encoder\.stages\.1\S+ is \("):
+        load_backbone(str(path))
+
+
+def test_a_shift_of_all_channels_is_refused(tmp_path):
+    path = save_official(tmp_path / "TSM_shift1_blockres.pth", official_weights((1, 1)))
+    with pytest.raises(LongreelError, match="its name asks for a shift of all channels"):
         load_backbone(str(path))
 
 

@@ -38,7 +38,13 @@ def test_neighbours_are_not_trained_and_vote_for_the_test_clips(made, tmp_path):
         np.testing.assert_allclose(score, expected, atol=1e-5)
 
 
-def test_neighbours_refuse_a_method_that_would_have_no_part(made, tmp_path):
-    settings = dataclasses.replace(settings_of(made, balance="crt"), head="knn")
-    with pytest.raises(LongreelError, match="knn is not trained, so crt has no part in it"):
+@pytest.mark.parametrize(
+    "asked",
+    [{"balance": "crt"}, {"balance": "focal"}, {"loss": "bce"}, {"mixer": "mixup"}, {"adjustment": "tau-norm"}],
+    ids=str,
+)
+def test_neighbours_refuse_what_would_have_no_part_before_a_folder_is_made(asked, made, tmp_path):
+    settings = dataclasses.replace(settings_of(made), head="knn", **asked)
+    with pytest.raises(LongreelError, match=f"knn is not trained, so {next(iter(asked.values()))} has no part in it"):
         train_run(tmp_path / "run", settings)
+    assert not (tmp_path / "run").exists()

@@ -1,5 +1,6 @@
 """Frozen backbones: what turns a clip's frames into feature rows, chosen by name, folder or pinned hub revision."""
 
+import os
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -70,7 +71,8 @@ def load_backbone(
         EnvironmentFault: When the weights cannot be fetched or loaded, or there is no GPU.
     """
     if name in BACKBONES:
-        if (embedding, precision, short_side, crop) != (None, "float32", None, None) or device == "cuda":
+        chosen = (embedding, precision, short_side, crop) != (None, "float32", None, None)
+        if chosen or device not in ("auto", "cpu"):
             raise LongreelError(
                 f"{name} is built in: it has one kind of row, of frames of one size, in float32, on a CPU. "
                 f"Leave out --embedding, --precision, --device, --short-side, --crop and --rule."
@@ -83,8 +85,8 @@ def load_backbone(
     load = partial(
         load_frozen, embedding=embedding, precision=precision, device=device, short_side=short_side, crop=crop
     )
-    if (path := Path(name)).is_dir() or path.is_file():
-        return load(path)
+    if os.path.isdir(name) or os.path.isfile(name):  # Path's own would raise where a name is too long
+        return load(Path(name))
     if "@" in name:
         return load(fetch_revision(name), name)
     error = unknown("backbone", name, BACKBONES)

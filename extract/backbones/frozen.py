@@ -208,5 +208,5 @@ def _width(rows: Callable[[Tensor], Tensor], folder: Path, shape: tuple[int, ...
         reason = " ".join(str(error).split())[:300]
         raise LongreelError(
             f"{folder}: the model cannot take windows of {shape[1:]} as its files ask for: {reason}. "
-            f"Check the size in its preprocessor file."
+            f"Check the size in its preprocessor file, or --crop where it was given."
         ) from error
