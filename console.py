@@ -137,7 +137,7 @@ def _title(document: dict) -> Text:
 
 def _footnotes(rows: Sequence[dict], document: dict) -> list[str]:
     """What a reader must know to trust the figures."""
-    notes = [f"NOT A FAIR TEST: {document['watermark']}"] if document["watermark"] else []
+    notes = [f"NOT A FAIR TEST: {document['watermark']}"] if document.get("watermark") else []
     notes += [f"groups: {document['groups_rule']}", f"epoch: {', '.join(sorted({row['selection'] for row in rows}))}"]
     failed, looks = (max(row[key] for row in rows) for key in ("failed", "looks"))
     if failed:

@@ -254,8 +254,8 @@ def test_what_cannot_be_run_ends_in_one_line_before_any_training(change, text, m
 
 
 def test_a_manifest_without_the_split_is_refused_before_any_training(made, tmp_path, capfd):
-    text = made.manifest.read_text().replace("test", "val")
-    (tmp_path / "no-test.csv").write_text(text)
+    kept = [line for line in made.manifest.read_text().splitlines() if not line.endswith(",test")]
+    (tmp_path / "no-test.csv").write_text("\n".join(kept) + "\n")
     command = run_command(made, tmp_path)
     command[2] = str(tmp_path / "no-test.csv")
     with pytest.raises(SystemExit) as ended:

@@ -115,6 +115,8 @@ def test_the_document_says_what_was_evaluated_and_how(run):
         "epoch": result["epoch"],
         "selection": "best val map",
         "groups_rule": "bounds on training clips: 5, 10",
+        "watermark": None,
+        "departures": [],
         "clips": 17,
         "failed": 0,
         "looks": 1,
