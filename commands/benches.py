@@ -35,6 +35,7 @@ def bench(
     """
     from ..durable import write_bytes
     from ..experiments.bench import Outcome, check_plan, plan_runs, run_suite
+    from ..experiments.draws import Draws
     from ..experiments.render import FORMS, footnotes, make_grids
     from ..experiments.suites import read_suite, under_protocol
     from ..experiments.table import make_table
@@ -46,6 +47,7 @@ def bench(
     numbers = range(first_seed, first_seed + seeds)
     runs = plan_runs(chosen, manifest, _label(store), numbers, out, root=root, groups=groups)
     check_plan(chosen, runs, split)
+    drawn = Draws(split, chosen.columns, draws)
     done = 0
     with Steps() as steps:
         steps.begin(f"bench {chosen.name}", len(runs))
@@ -57,8 +59,8 @@ def bench(
             if outcome.fault is not None:
                 say(f"failed: {outcome.run.folder.name}: {outcome.fault}")
 
-        outcomes = run_suite(runs, split, min(jobs or cores(), len(runs)), count)
-    document = make_table(chosen, outcomes, split, draws=draws)
+        outcomes = run_suite(runs, drawn, min(jobs or cores(), len(runs)), count)
+    document = make_table(chosen, outcomes, drawn)
     for ending, write in FORMS.items():
         write_bytes(out / f"table.{ending}", write(document).encode())
     if as_json:

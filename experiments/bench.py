@@ -18,6 +18,7 @@ from ..durable import make_folder
 from ..errors import EnvironmentFault, LongreelError, ManifestError, unknown
 from ..manifest import read_manifest
 from ..store import FeatureStore
+from .draws import Draws, draw_run
 from .evaluate import evaluate_run
 from .runs import train_run
 from .settings import TrainSettings, make_settings
@@ -111,15 +112,15 @@ def _name(row: Row, label: str, settings: TrainSettings) -> str:
 
 
 def run_suite(
-    runs: Sequence[Run], split: str, jobs: int, on_run: Callable[[Outcome], None] = lambda outcome: None
+    runs: Sequence[Run], draws: Draws, jobs: int, on_run: Callable[[Outcome], None] = lambda outcome: None
 ) -> list[Outcome]:
-    """Train and evaluate; what is finished already is only read. Interrupted, the same call goes on.
+    """Train, evaluate and draw; what is finished already is only read. Interrupted, the same call goes on.
 
     Every run trains on one thread, so that its bits do not depend on how many go at a time.
 
     Args:
         runs: From ``plan_runs``.
-        split: What to evaluate on.
+        draws: The split to evaluate on, and what the table's intervals are made of.
         jobs: Runs at a time, a process each.
         on_run: Called as each ends.
 
@@ -130,12 +131,12 @@ def run_suite(
         LongreelError: When there is no such split.
         EnvironmentFault: When a process was killed, such as for want of memory.
     """
-    if split not in ("val", "test"):
-        raise unknown("split to evaluate on", split, ("val", "test"))
+    if draws.split not in ("val", "test"):
+        raise unknown("split to evaluate on", draws.split, ("val", "test"))
     make_folder(runs[0].folder.parent)
     found: dict[Path, Outcome] = {}
     with ProcessPoolExecutor(jobs, get_context("spawn"), _begin_worker) as pool:
-        waiting = {pool.submit(_train, run, split): run for run in runs}
+        waiting = {pool.submit(_train, run, draws): run for run in runs}
         try:
             for future in as_completed(waiting):
                 run = waiting[future]
@@ -167,11 +168,12 @@ def _begin_worker() -> None:
     torch.set_num_threads(1)
 
 
-def _train(run: Run, split: str) -> str | None:
+def _train(run: Run, draws: Draws) -> str | None:
     """In a process of its own: the whole run; gives what was wrong."""
     try:
         train_run(run.folder, run.settings)
-        evaluate_run(run.folder, split)
+        evaluate_run(run.folder, draws.split)
+        draw_run(run.folder, draws)
     except EnvironmentFault:
         raise
     except LongreelError as error:

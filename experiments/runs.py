@@ -156,15 +156,16 @@ def claim(folder: Path, config: dict) -> None:
             raise RunMismatch(f"{folder}: is not empty and no run ({stray[0]}). Give a new folder with --out.")
         write_json(path, config)
         return
-    found, wanted = (
-        {key: value for key, value in known.items() if key not in PLACES} for known in (read_document(path), config)
-    )
+    known = read_document(path)
+    found, wanted = ({key: each[key] for key in each if key not in PLACES} for each in (known, config))
     if found != wanted:
         key, mine, theirs = next(_differences(found, wanted))
         raise RunMismatch(
             f"{folder}: holds another run: {key} is {reprlib.repr(mine)} there, {reprlib.repr(theirs)} now. "
             f"Give the same options, or another folder with --out."
         )
+    if known != config:  # its store or manifest has moved
+        write_json(path, config)
 
 
 def _differences(found: dict, wanted: dict):

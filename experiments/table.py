@@ -1,24 +1,23 @@
 """The table of a suite: figures over seeds, differences from the baseline, and what was published."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
 import numpy as np
 
 from ..errors import LongreelError
 from .bench import Outcome
-from .evaluate import evaluate_run, load_scored
-from .metrics import Evaluation
+from .draws import Draws, draw_run, metrics_of
+from .evaluate import evaluate_run
 from .protocols import PROTOCOLS
 from .runs import read_config
-from .statistics import holm, interval_of, metric_draws, seed_spread, sign_flip_p
+from .statistics import holm, interval_of, seed_spread, sign_flip_p
 from .suites import Suite, check_columns
 
 LEVEL = 0.95
-Metric = Callable[[Evaluation], float]
 
 
-def make_table(suite: Suite, outcomes: Sequence[Outcome], split: str, *, draws: int = 1000, seed: int = 0) -> dict:
+def make_table(suite: Suite, outcomes: Sequence[Outcome], draws: Draws) -> dict:
     """Set the rows of a suite side by side, store by store.
 
     A row's difference is its figure minus the baseline's on the same store, over the seeds that both have: a 95 %
@@ -28,8 +27,7 @@ def make_table(suite: Suite, outcomes: Sequence[Outcome], split: str, *, draws: 
     Args:
         suite: Whose runs they are.
         outcomes: From ``run_suite``.
-        split: What was evaluated on.
-        draws, seed: Of the bootstrap.
+        draws: As given to ``run_suite``.
 
     Returns:
         The document that ``longreel bench --json`` prints.
@@ -40,15 +38,16 @@ def make_table(suite: Suite, outcomes: Sequence[Outcome], split: str, *, draws: 
     done = [outcome for outcome in outcomes if outcome.fault is None]
     if not done:
         raise LongreelError(f"not one run of {suite.name} has figures; the first: {outcomes[0].fault}")
-    config = read_config(done[0].run.folder)
+    config, split = read_config(done[0].run.folder), draws.split
+    check_columns(suite, config["groups"]["members"])
     evaluations = [evaluate_run(outcome.run.folder, split) for outcome in done]
-    metrics = _metrics(suite, config["groups"]["members"])
+    columns = list(metrics_of(suite.columns, config["groups"]["members"]))
     sizes = {name: len(members) for name, members in config["groups"]["members"].items()}
     departures = sorted({text for outcome in outcomes for text in outcome.run.settings.departures})
     rows, stores = [], list(dict.fromkeys(outcome.run.store for outcome in outcomes))
     for store in stores:
         here = [outcome for outcome in outcomes if outcome.run.store == store]
-        rows += _store_rows(suite, store, here, split, config["groups"]["members"], metrics, draws, seed)
+        rows += _store_rows(suite, store, here, columns, draws)
     shown = {store for store in stores if is_published(suite, store, split, evaluations[0]["clips"], sizes)}
     rows = [row if row["store"] in shown and not departures else row | {"published": {}} for row in rows]
     protocol = None if suite.protocol is None else PROTOCOLS[suite.protocol]
@@ -68,9 +67,9 @@ def make_table(suite: Suite, outcomes: Sequence[Outcome], split: str, *, draws: 
         "budget": "one training for each row, store and seed; nothing is tuned",
         "groups_rule": config["groups"]["rule"],
         "groups": sizes,
-        "columns": list(metrics),
+        "columns": columns,
         "baseline": suite.baseline,
-        "draws": draws,
+        "draws": draws.count,
         "stores": {store: _spec_of(store, done) for store in stores},
         "notes": [*suite.notes, *(protocol.notes if protocol else ())],
         "rows": rows,
@@ -97,47 +96,24 @@ def _spec_of(store: str, done: Sequence[Outcome]) -> dict | None:
     return read_config(folders[0])["spec"] if folders else None
 
 
-def _metrics(suite: Suite, groups: Mapping[str, Sequence[int]]) -> dict[str, Metric]:
-    """What the columns read from an evaluation; without columns the overall figures and each group's class average."""
-    default = [
-        "acc1",
-        "class_average",
-        "map",
-        *(f"{name}.class_average" for name, members in groups.items() if members),
-    ]
-
-    check_columns(suite, groups)
-
-    def read(column: str) -> Metric:
-        group, _, figure = column.rpartition(".")
-        return lambda evaluation: getattr(evaluation.groups[group] if group else evaluation.overall, figure)
-
-    return {column: read(column) for column in (suite.columns or default)}
-
-
 def _store_rows(
-    suite: Suite,
-    store: str,
-    outcomes: Sequence[Outcome],
-    split: str,
-    groups: Mapping[str, Sequence[int]],
-    metrics: Mapping[str, Metric],
-    draws: int,
-    seed: int,
+    suite: Suite, store: str, outcomes: Sequence[Outcome], columns: Sequence[str], draws: Draws
 ) -> list[dict]:
     """The rows of one store; differences of all of them share one Holm correction a column."""
     tables: dict[str, dict[int, np.ndarray]] = {}  # row -> seed -> (M, 1 + W)
     for outcome in outcomes:
         if outcome.fault is None:
-            scores, targets, _ = load_scored(outcome.run.folder, split)
-            (found,) = metric_draws([scores], targets, groups, metrics, draws, seed).swapaxes(0, 1)
-            tables.setdefault(outcome.run.row, {})[outcome.run.seed] = found
-    rows = [_make_row(suite, row.name, store, outcomes, tables.get(row.name, {}), metrics, seed) for row in suite.rows]
+            tables.setdefault(outcome.run.row, {})[outcome.run.seed] = draw_run(outcome.run.folder, draws)
+    found = [tables.get(row.name, {}) for row in suite.rows]
+    rows = [
+        _make_row(suite, row.name, store, outcomes, mine, columns, draws.seed)
+        for row, mine in zip(suite.rows, found, strict=True)
+    ]
     baseline = tables.get(suite.baseline, {})
-    for row in rows:
+    for row, mine in zip(rows, found, strict=True):
         if row["name"] != suite.baseline:
-            row["difference"] = _difference(tables.get(row["name"], {}), baseline, metrics, seed)
-    for column in metrics:
+            row["difference"] = _difference(mine, baseline, columns, draws.seed)
+    for column in columns:
         with_p = [row["difference"][column] for row in rows if row["difference"]]
         for entry, corrected in zip(with_p, holm([_nan(entry["p"]) for entry in with_p]), strict=True):
             entry["p_holm"] = _number(corrected)
@@ -150,12 +126,12 @@ def _make_row(
     store: str,
     outcomes: Sequence[Outcome],
     tables: Mapping[int, np.ndarray],
-    metrics: Mapping[str, Metric],
+    columns: Sequence[str],
     seed: int,
 ) -> dict:
     mine = [outcome for outcome in outcomes if outcome.run.row == name]
     figures = {}
-    for place, column in enumerate(metrics):
+    for place, column in enumerate(columns):
         if tables:
             stacked = np.stack([tables[number][place] for number in sorted(tables)])  # (S, 1 + W)
             mean, deviation = seed_spread(stacked[:, 0])
@@ -177,7 +153,7 @@ def _make_row(
 
 
 def _difference(
-    mine: Mapping[int, np.ndarray], baseline: Mapping[int, np.ndarray], metrics: Mapping[str, Metric], seed: int
+    mine: Mapping[int, np.ndarray], baseline: Mapping[int, np.ndarray], columns: Sequence[str], seed: int
 ) -> dict | None:
     """A row minus the baseline, seed by seed; ``None`` where they share no seed."""
     shared = sorted(mine.keys() & baseline.keys())
@@ -185,7 +161,7 @@ def _difference(
         return None
     stacked = np.stack([mine[number] - baseline[number] for number in shared])  # (S, M, 1 + W)
     found = {}
-    for place, column in enumerate(metrics):
+    for place, column in enumerate(columns):
         interval = {key: _number(value) for key, value in asdict(interval_of(stacked[:, place], seed, LEVEL)).items()}
         found[column] = interval | {"p": _number(sign_flip_p(stacked[:, place, 0])), "p_holm": None}
     return found

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ import pytest
 from longreel.cli import app
 from longreel.errors import LongreelError
 from longreel.experiments.bench import plan_runs, run_suite
+from longreel.experiments.draws import Draws
 from longreel.experiments.evaluate import evaluate_run
 from longreel.experiments.render import FORMS, as_csv, as_latex, as_markdown, make_grids
 from longreel.experiments.statistics import paired_difference
@@ -41,6 +43,7 @@ name = "balanced"
 balance = "balanced-softmax"
 """
 DRAWS = 20
+DRAWN = Draws("test", ("acc1", ">10.map"), DRAWS)
 
 
 @pytest.fixture(scope="module")
@@ -58,12 +61,12 @@ def suite(tmp_path_factory):
 @pytest.fixture(scope="module")
 def outcomes(made, suite, tmp_path_factory):
     runs = plan_runs(suite, made.manifest, {"toy": made.store}, range(3), tmp_path_factory.mktemp("out"))
-    return run_suite(runs, "test", jobs=2)
+    return run_suite(runs, DRAWN, jobs=2)
 
 
 @pytest.fixture(scope="module")
 def table(suite, outcomes):
-    return make_table(suite, outcomes, "test", draws=DRAWS)
+    return make_table(suite, outcomes, DRAWN)
 
 
 def test_every_row_is_trained_on_every_store_with_every_seed(outcomes):
@@ -78,11 +81,34 @@ def test_every_row_is_trained_on_every_store_with_every_seed(outcomes):
 def test_what_is_finished_is_not_trained_again_and_a_changed_row_is(made, suite, outcomes, tmp_path):
     times = {o.run.folder: (o.run.folder / "head.safetensors").stat().st_mtime_ns for o in outcomes}
     out = outcomes[0].run.folder.parents[1]
-    again = run_suite(plan_runs(suite, made.manifest, {"toy": made.store}, range(3), out), "test", jobs=1)
+    again = run_suite(plan_runs(suite, made.manifest, {"toy": made.store}, range(3), out), DRAWN, jobs=1)
     assert {o.run.folder: (o.run.folder / "head.safetensors").stat().st_mtime_ns for o in again} == times
     (tmp_path / "two.toml").write_text(SUITE.replace("epochs = 3", "epochs = 4"))
     changed = plan_runs(read_suite(str(tmp_path / "two.toml")), made.manifest, {"toy": made.store}, range(3), out)
     assert not {run.folder for run in changed} & set(times)
+
+
+def test_what_was_drawn_is_kept_and_drawn_anew_for_another_table(made, suite, outcomes, table):
+    kept = {o.run.folder: (o.run.folder / "draws-test.safetensors").stat().st_mtime_ns for o in outcomes}
+    assert make_table(suite, outcomes, DRAWN) == table
+    assert {folder: (folder / "draws-test.safetensors").stat().st_mtime_ns for folder in kept} == kept
+    other = make_table(suite, outcomes, Draws("test", DRAWN.columns, DRAWS + 1))
+    assert other["draws"] == DRAWS + 1
+    assert other["rows"][1]["difference"]["acc1"]["low"] != table["rows"][1]["difference"]["acc1"]["low"]
+    assert make_table(suite, outcomes, DRAWN) == table
+
+
+def test_a_finished_bench_goes_on_where_store_and_manifest_have_moved(made, suite, tmp_path):
+    here = tmp_path / "here"
+    shutil.copytree(made.store.parent, here)
+    run = plan_runs(suite, here / "clips.csv", {"toy": here / "toy.store"}, range(1), tmp_path / "out")[:1]
+    assert run_suite(run, DRAWN, 1)[0].fault is None
+    here.rename(tmp_path / "there")
+    (tmp_path / "out" / "runs" / run[0].folder.name / "draws-test.safetensors").unlink()
+    there = tmp_path / "there"
+    moved = plan_runs(suite, there / "clips.csv", {"toy": there / "toy.store"}, range(1), tmp_path / "out")[:1]
+    assert moved[0].folder == run[0].folder
+    assert run_suite(moved, DRAWN, 1)[0].fault is None
 
 
 def test_figures_are_means_and_deviations_of_the_runs_evaluations(outcomes, table):
@@ -131,10 +157,10 @@ def test_forms_escape_what_is_markup_in_them(table):
 
 
 def test_a_table_under_the_papers_protocol_is_marked_even_without_what_was_noted_beside_the_manifest(suite, outcomes):
-    marked = make_table(replace(suite, protocol="videolt-paper"), outcomes, "test", draws=DRAWS)
+    marked = make_table(replace(suite, protocol="videolt-paper"), outcomes, DRAWN)
     assert "chosen on the test list" in marked["watermark"]
     assert not any(row["published"] for row in marked["rows"])  # 17 clips are not VideoLT's
-    fair = make_table(replace(suite, protocol="videolt"), outcomes, "test", draws=DRAWS)
+    fair = make_table(replace(suite, protocol="videolt"), outcomes, DRAWN)
     assert fair["watermark"] is None
     assert "the published tables choose the epoch on the test list" in fair["notes"]
 
@@ -162,14 +188,14 @@ def test_the_csv_has_a_line_for_each_row_and_figure_and_the_json_is_the_document
 def test_a_run_that_cannot_be_trained_stops_no_other_and_stands_in_the_table(made, tmp_path):
     (tmp_path / "bad.toml").write_text(SUITE.replace('balance = "balanced-softmax"', "learning_rate = 1e30"))
     suite = read_suite(str(tmp_path / "bad.toml"))
-    outcomes = run_suite(plan_runs(suite, made.manifest, {"toy": made.store}, range(1), tmp_path / "out"), "test", 2)
+    outcomes = run_suite(plan_runs(suite, made.manifest, {"toy": made.store}, range(1), tmp_path / "out"), DRAWN, 2)
     assert outcomes[0].fault is None
     assert "training diverged" in str(outcomes[1].fault)
-    table = make_table(suite, outcomes, "test", draws=DRAWS)
+    table = make_table(suite, outcomes, DRAWN)
     assert table["rows"][1]["figures"] == {}
     assert "toy, balanced, seed 0: FAILED: training diverged" in as_markdown(table)
     with pytest.raises(LongreelError, match="not one run of bad has figures"):
-        make_table(suite, outcomes[1:], "test", draws=DRAWS)
+        make_table(suite, outcomes[1:], DRAWN)
 
 
 def run_command(made, tmp_path: Path, *more: str) -> list[str]:
