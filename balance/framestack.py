@@ -1,5 +1,6 @@
 """FrameStack: clips made of frames of two others, more of them from the class that is learnt worse."""
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -58,7 +59,7 @@ class FrameStack:
             return 0
         if self.released and self.eta == 0.0:
             return clips  # so it is in the code; the paper's eta = 0 is the baseline
-        return int(self.eta * clips)
+        return math.floor(self.eta * clips + 1e-9)  # 0.29 of 100 clips are 29
 
     def _mix(self, batch: Batch, mixed: int, known: Known) -> Batch:
         partner = torch.randperm(mixed if self.released else len(batch), generator=known.generator)[:mixed]  # (M,)

@@ -39,7 +39,8 @@ def extract(
         int | None, typer.Option(help="Cut a square of this side out of the centre; the model's own by default.")
     ] = None,
     rule: Annotated[
-        str | None, typer.Option(help="A benchmark's frames and sizes: videolt or minikinetics200.")
+        str | None,
+        typer.Option(help="A benchmark's frames and sizes: videolt, minikinetics200, gen2balance or few-shot."),
     ] = None,
     embedding: Annotated[
         str | None,

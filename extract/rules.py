@@ -19,12 +19,16 @@ class Rule:
         return f"{self.sampling}, short side {self.short_side}, centre crop of {cut}"
 
 
-#: Rules as their authors state them. K100-LT and UCF-LT have none: they count frames of each file, we count seconds.
+#: Rules as their authors state them; docs/backbones.md says where they leave something open or we differ.
 RULES: dict[str, Rule] = {
     # Zhang et al., "VideoLT", ICCV 2021, section 5.1, which leaves open how large the crop is.
     "videolt": Rule(Sampling(fps=1.0, at_most=150), short_side=256),
     # Moon et al., "MOVE", AAAI 2023: the released extraction for Imbalanced-MiniKinetics200.
     "minikinetics200": Rule(Sampling(frames=150), short_side=256, crop=224),
+    # Gatti et al., "Gen2Balance", ECCV 2026: every fourth frame of the file, which is 7.5 a second at 30.
+    "gen2balance": Rule(Sampling(fps=7.5), short_side=224, crop=224),
+    # The few-shot and base-to-novel lists of TC-CLIP and ViFi-CLIP: 16 frames of the whole clip.
+    "few-shot": Rule(Sampling(frames=16), short_side=224, crop=224),
 }
 
 

@@ -36,6 +36,16 @@ def test_videolt_is_a_frame_a_second_of_short_side_256_and_at_most_150_of_them()
     assert str(RULES["videolt"]) == "1 fps, at most 150 frames, short side 256, centre crop of the model's own size"
 
 
+def test_gen2balance_takes_every_fourth_frame_of_a_file_of_30_fps(tmp_path, make_video, moving_frames):
+    """As the store has it: the times of the rows are those of frames 0, 4, 8, ..."""
+    SMALL["resnet"].save(tmp_path / "tiny")
+    make_video(tmp_path / "a.mp4", moving_frames(60), fps=30)
+    (tmp_path / "clips.csv").write_text("path,label,split\na.mp4,x,train\n")
+    assert run(tmp_path, "--rule", "gen2balance").returncode == 0
+    seconds = FeatureStore(tmp_path / "store")["a.mp4"].seconds
+    assert seconds.tolist() == pytest.approx([frame / 30 for frame in range(0, 60, 4)], abs=1e-3)
+
+
 @pytest.mark.parametrize("name", RULES)
 def test_every_rule_is_in_the_guides_and_in_the_help(name):
     assert all(f"`{name}`" in guide for guide in GUIDES)

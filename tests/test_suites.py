@@ -46,8 +46,9 @@ def test_every_row_of_every_built_in_suite_can_be_trained(name, tmp_path):
     for row in suite.rows:
         settings = make_settings(tmp_path, tmp_path, row.settings, protocol=suite.protocol)
         assert settings.departures == ()
-        own = {"loss": settings.loss, "sampler": settings.sampler, "mixer": settings.mixer}
-        choose_method(settings.balance, [9, 5, 2], **own, adjustment=settings.adjustment)
+        loss, sampler, mixer = settings.loss, settings.sampler, settings.mixer
+        choose_method(settings.balance, [9, 5, 2], loss=loss, sampler=sampler, mixer=mixer)
+        assert settings.adjustment is None
         build_part("head", HEADS, settings.head, 16, 3)
 
 
