@@ -41,7 +41,7 @@ class Suite:
     name: str
     title: str
     baseline: str  #: the row that the others are set against.
-    columns: tuple[str, ...]  #: a figure, or a group and a figure: ``tail.map``.
+    columns: tuple[str, ...]  #: a figure, or a group and a figure: ``tail.map``; none: overall figures, each group's.
     rows: tuple[Row, ...]
     source: str | None = None
     protocol: str | None = None
@@ -111,7 +111,7 @@ def read_suite(name: str) -> Suite:
     rows = document.get("rows")
     if not isinstance(rows, list) or not rows or not all(isinstance(row, dict) for row in rows):
         raise LongreelError(f"{path}: has no rows. Put [[rows]] with a name and settings below the title.")
-    columns = _read_texts(path, document, "columns", ["acc1", "class_average", "map"])
+    columns = _read_texts(path, document, "columns", [])
     for column in columns:
         if column.split(".")[-1] not in FIGURES:
             raise LongreelError(f"{path}: column {column!r} is no figure. Give one of {', '.join(FIGURES)}.")
