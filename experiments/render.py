@@ -81,6 +81,11 @@ def footnotes(document: dict) -> list[str]:
     notes = []
     if document["watermark"]:
         notes.append(f"NOT A FAIR TEST: {document['watermark']}")
+    notes += [
+        f"LEAK: {count} clips of val and test are the same videos as training clips of {store}."
+        for store, count in document["leaks"].items()
+        if count
+    ]
     notes += [f"{row['store']}, {row['name']}, seed {s}: FAILED: {why}" for row, s, why in _faults(document)]
     sizes = ", ".join(f"{name} {count}" for name, count in document["groups"].items())
     notes += [

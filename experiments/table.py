@@ -6,9 +6,12 @@ from dataclasses import asdict
 import numpy as np
 
 from ..errors import LongreelError
+from ..manifest import read_manifest
+from ..store import FeatureStore
 from .bench import Outcome
 from .draws import Draws, draw_run, metrics_of
 from .evaluate import evaluate_run
+from .leaks import find_copies
 from .protocols import PROTOCOLS
 from .runs import read_config
 from .statistics import holm, interval_of, seed_spread, sign_flip_p
@@ -71,6 +74,7 @@ def make_table(suite: Suite, outcomes: Sequence[Outcome], draws: Draws) -> dict:
         "baseline": suite.baseline,
         "draws": draws.count,
         "stores": {store: _spec_of(store, done) for store in stores},
+        "leaks": {store: _count_leaks(store, outcomes) for store in stores},
         "notes": [*suite.notes, *(protocol.notes if protocol else ())],
         "rows": rows,
     }
@@ -89,6 +93,12 @@ def is_published(suite: Suite, store: str, split: str, clips: int, sizes: Mappin
         for value, each in PROTOCOLS[suite.protocol].published.items()
         if dict(each.groups) == dict(sizes) and each.clips.get(split) == clips
     )
+
+
+def _count_leaks(store: str, outcomes: Sequence[Outcome]) -> int:
+    """How many clips of val and test are copies of training clips."""
+    settings = next(outcome.run.settings for outcome in outcomes if outcome.run.store == store)
+    return len(find_copies(FeatureStore(settings.store), read_manifest(settings.manifest, settings.root)))
 
 
 def _spec_of(store: str, done: Sequence[Outcome]) -> dict | None:

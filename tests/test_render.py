@@ -27,6 +27,7 @@ def table():
         "source": None,
         "protocol": None,
         "watermark": None,
+        "leaks": {},
         "departures": [],
         "split": "test",
         "clips": 17,
