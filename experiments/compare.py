@@ -69,7 +69,7 @@ def compare_runs(folders: Sequence[Path], split: str = "test", *, force: bool = 
         "split": split,
         "clips": documents[0]["clips"],
         "groups_rule": documents[0]["groups_rule"],
-        "watermark": next((document["watermark"] for document in documents if document["watermark"]), None),
+        "watermark": next((document["watermark"] for document in documents if document.get("watermark")), None),
         "metrics": list(metrics),
         "warning": unlike,
         "rows": table,
