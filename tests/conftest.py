@@ -175,11 +175,14 @@ def made(tmp_path: Path, write_small_store: Callable[..., SmallStore]) -> SmallS
 
 
 @pytest.fixture
-def one_thread() -> None:
+def one_thread() -> Iterator[None]:
     """Few numbers are trained fastest, and always to the same bits, by one thread."""
     import torch
 
+    before = torch.get_num_threads()
     torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def _small_rows() -> list[dict[str, str]]:

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from small_clips import LENGTHS, padded_clips
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -14,7 +15,6 @@ from longreel.heads.views import masked_mean
 from longreel.parts import build_part, options_of
 
 GUIDE = (Path(__file__).parent.parent / "docs" / "heads.md").read_text()
-LENGTHS = (5, 1, 3)
 #: forms that compute something else.
 VARIANTS = [
     *HEADS,
@@ -61,11 +61,7 @@ def one_thread():
 
 @pytest.fixture
 def clips() -> tuple[Tensor, Tensor]:
-    """Three clips of 5, 1 and 3 rows, eight wide, padded with large numbers; and their mask."""
-    generator = torch.Generator().manual_seed(1)
-    frames = torch.randn(3, 5, 8, generator=generator)
-    mask = torch.arange(5) < torch.tensor(LENGTHS)[:, None]
-    return torch.where(mask[..., None], frames, torch.tensor(1e4)), mask
+    return padded_clips(8)
 
 
 def test_the_masked_mean_is_the_mean_of_the_rows_that_exist(clips):

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from sklearn.cluster import KMeans
+from small_clips import LENGTHS, padded_clips, two_views
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -17,23 +18,16 @@ from longreel.heads.netvlad import GatedCodebook, ResidualCodebook, netvlad, net
 from longreel.heads.rownorm import RowNorm
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-LENGTHS = (5, 1, 3)
 
 
 @pytest.fixture
 def clips() -> tuple[Tensor, Tensor]:
-    """Three clips of 5, 1 and 3 rows in double precision, padded with large numbers; and their mask."""
-    frames = torch.randn(3, 5, 6, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    mask = torch.arange(5) < torch.tensor(LENGTHS)[:, None]
-    return torch.where(mask[..., None], frames, 1e3), mask
+    return padded_clips(6, torch.float64)
 
 
 @pytest.fixture
 def views(clips) -> Tensor:
-    """Two views ``(2, 3, 5)`` of the clips."""
-    drawn = torch.rand(2, 3, 5, generator=torch.Generator().manual_seed(2)) < 0.5
-    drawn[:, :, 0] = True
-    return drawn & clips[1]
+    return two_views(clips[1])
 
 
 def double(head: Any) -> Any:

@@ -2,22 +2,18 @@
 
 import pytest
 import torch
+from small_clips import LENGTHS, padded_clips
 from torch import Tensor
 from torch.nn import functional as F
 
 from longreel.heads import Nonlinear
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-LENGTHS = (5, 1, 3)
 
 
 @pytest.fixture
 def clips() -> tuple[Tensor, Tensor]:
-    """Three clips of 5, 1 and 3 rows, eight wide, padded with large numbers; and their mask."""
-    generator = torch.Generator().manual_seed(1)
-    frames = torch.randn(3, 5, 8, generator=generator)
-    mask = torch.arange(5) < torch.tensor(LENGTHS)[:, None]
-    return torch.where(mask[..., None], frames, torch.tensor(1e4)), mask
+    return padded_clips(8)
 
 
 def score_frame_by_frame(head: Nonlinear, clip: Tensor) -> Tensor:

@@ -15,13 +15,7 @@ from longreel.extract.forward import ClipRows, Forward
 from longreel.manifest import read_manifest
 from longreel.store import FeatureStore
 
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
