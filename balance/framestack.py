@@ -7,13 +7,13 @@ import torch
 from torch import Tensor
 
 from ..errors import LongreelError
-from .mixing import Batch, Known, Pooling, mean_over_labels
+from .mixing import AnyHead, Batch, Known, Pooling, mean_over_labels
 
 UNKNOWN = 1e-5  #: where two running APs sum to less, they say nothing yet.
 
 
 @dataclass(frozen=True)
-class FrameStack:
+class FrameStack(AnyHead):
     """Replace the frames of some clips by frames of their own and of a partner's, and their targets alike.
 
     Reference:

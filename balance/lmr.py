@@ -8,13 +8,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..errors import LongreelError
-from .mixing import Batch, Known, Pooling, draw_beta
+from .mixing import AnyHead, Batch, Known, Pooling, draw_beta
 
 MARGIN = 5  #: clips added to every count, or the smallest count where that is more.
 
 
 @dataclass(frozen=True)
-class MixedReconstruction:
+class MixedReconstruction(AnyHead):
     """Replace the pooled clips of poor classes by a blend with similar clips of the batch, and mix half of them.
 
     Reference:

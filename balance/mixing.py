@@ -50,11 +50,22 @@ class Mixer(Protocol):
         """Whether the training loop has to keep the running average precision."""
         ...
 
+    def check(self, head: Pooling) -> None:
+        """Refuse a head that it cannot train, with a ``LongreelError``; before anything is trained."""
+        ...
+
     def __call__(self, head: Pooling, batch: Batch, known: Known) -> tuple[Tensor, Tensor]: ...
 
 
+class AnyHead:
+    """A mixer that goes with every head."""
+
+    def check(self, head: Pooling) -> None:
+        """Every head will do."""
+
+
 @dataclass(frozen=True)
-class NoMixing:
+class NoMixing(AnyHead):
     """The batch as it is."""
 
     needs_running_ap = False

@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 
 from ..errors import LongreelError
-from .mixing import Batch, Known, Pooling, draw_beta
+from .mixing import AnyHead, Batch, Known, Pooling, draw_beta
 
 
 @dataclass(frozen=True)
-class Mixup:
+class Mixup(AnyHead):
     """Mix each clip with a random other one of the batch (Zhang et al., "mixup", ICLR 2018, arXiv:1710.09412).
 
     ``x = g x_i + (1 - g) x_j`` and the targets alike, ``g ~ Beta(alpha, alpha)``, drawn for each pair. With

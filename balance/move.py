@@ -54,6 +54,10 @@ class Move:
         if self.sigma < 1 or not all(0 < number < math.inf for number in (self.gamma, self.beyond, self.between)):
             raise LongreelError("move: sigma must be 1 or more; gamma, beyond and between above 0, and finite.")
 
+    def check(self, head: Pooling) -> None:
+        if self.released and head.branches != 2:
+            raise LongreelError("move: released=true is defined for the aggregated head alone. Take --head aggregated.")
+
     def __call__(self, head: Pooling, batch: Batch, known: Known) -> tuple[Tensor, Tensor]:
         tau = tail_weight(known.counts)  # (C,)
         clips = self._extrapolate(head, batch, tau, known.generator)  # (B, E)
@@ -91,8 +95,7 @@ class Move:
         """``(A, V, B, T)``: the frames that each branch of the head sees in each view."""
         if not self.released:
             return draw_frames(batch.mask, lower, (head.branches, views), generator)
-        if head.branches != 2:
-            raise LongreelError("move: released=true is defined for the aggregated head alone. Take --head aggregated.")
+        self.check(head)
         queries = draw_frames(batch.mask, lower, (1, views), generator)
         dropped = draw_frames(batch.mask, lower, (1, 1), generator)
         centres = draw_frames(batch.mask, lower, (1, views), generator)

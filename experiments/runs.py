@@ -14,7 +14,7 @@ from safetensors.numpy import save as save_arrays
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from ..balance import ADJUSTMENTS, METHODS, Method, choose_method, count_training_clips, make_groups
+from ..balance import ADJUSTMENTS, METHODS, Method, build_stage, choose_method, count_training_clips, make_groups
 from ..durable import make_folder, owned, write_bytes, write_json
 from ..errors import LongreelError, ManifestError, RunMismatch
 from ..heads import Standardised, build_head
@@ -109,6 +109,8 @@ def _prepare(settings: TrainSettings) -> _Ready:
         head = build_head(settings.head, store.spec.dim, len(manifest.classes), mean, deviation)
     if not head.trainable:
         _check_plain(settings, method)
+    for stage in method.stages:
+        build_stage(stage).mixer.check(head)
     head.prepare(train.draw_rows(PREPARED_ROWS, settings.fit.seed), settings.fit.seed)
     config = resolve_config(settings, manifest, store) | {"groups": asdict(groups), "counts": counts}
     config |= {"method": json.loads(json.dumps(asdict(method)))}

@@ -273,3 +273,10 @@ def test_an_unfinished_run_and_a_folder_that_is_none_are_told_apart(made, tmp_pa
         read_config(tmp_path / "run")
     with pytest.raises(RunMismatch, match="is not a run"):
         read_config(made.store)
+
+
+def test_a_mixer_that_cannot_train_the_head_is_refused_before_a_folder_is_made(made, tmp_path):
+    settings = dataclasses.replace(settings_of(made), mixer="move:released=true")
+    with pytest.raises(LongreelError, match="aggregated head alone"):
+        train_run(tmp_path / "run", settings)
+    assert not (tmp_path / "run").exists()
