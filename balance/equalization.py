@@ -22,7 +22,7 @@ def negative_weights(target: Tensor, poor: Tensor, chance: float) -> Tensor:
     Args:
         target: ``(B, C)`` in [0, 1].
         poor: ``T``, the classes that are spared: ``(C,)`` bool.
-        chance: Of a negative to be left out. Below 1 it draws from PyTorch's global generator on the CPU.
+        chance: Of a negative to be left out. Below 1 it draws from PyTorch's global generator, as the training does.
     """
     spared = poor.to(target.dtype)
     if chance < 1:

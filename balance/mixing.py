@@ -1,6 +1,6 @@
 """What a mixer is: it takes a batch through the head, and may make new clips of it on the way."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import torch
@@ -40,6 +40,7 @@ class Known:
     counts: Tensor  #: ``(C,)`` real training clips.
     running_ap: Tensor  #: ``(C,)`` average precision on the training clips of the epoch before; zeros at first.
     generator: torch.Generator  #: where all draws come from.
+    memory: dict[str, Tensor] = field(default_factory=dict)  #: its own from batch to batch; part of the checkpoint.
 
 
 class Mixer(Protocol):

@@ -17,17 +17,15 @@ if TYPE_CHECKING:
     from .fit import Progress
 
 
-def save_checkpoint(
-    path: Path, head: nn.Module, optimiser: torch.optim.Optimizer, generator: torch.Generator, progress: "Progress"
-) -> None:
-    """Write head, best head, optimiser state, both generators and the history."""
+def save_checkpoint(path: Path, head: nn.Module, optimiser: torch.optim.Optimizer, progress: "Progress") -> None:
+    """Write head, best head, optimiser state, mixer's memory, PyTorch's generator and the history."""
     tensors = {f"head.{name}": tensor for name, tensor in head.state_dict().items()}
     tensors |= {f"best.{name}": tensor for name, tensor in progress.best.items()}
     for index, state in optimiser.state_dict()["state"].items():
         tensors |= {f"optimiser.{index}.{key}": tensor for key, tensor in state.items()}
-    tensors |= {"generator": generator.get_state(), "global_generator": torch.get_rng_state()}
-    tensors |= {"running_ap": progress.running_ap}
-    facts = {key: value for key, value in vars(progress).items() if key not in ("best", "running_ap")}
+    tensors |= {f"memory.{name}": tensor for name, tensor in progress.memory.items()}
+    tensors |= {"generator": torch.get_rng_state(), "running_ap": progress.running_ap}
+    facts = {key: value for key, value in vars(progress).items() if key not in ("best", "memory", "running_ap")}
     write_bytes(path, save(tensors, metadata={"progress": json.dumps(facts)}))
 
 
@@ -35,7 +33,6 @@ def load_checkpoint(
     path: Path,
     head: nn.Module,
     make_optimiser: Callable[[int], torch.optim.Optimizer],
-    generator: torch.Generator,
     progress: "Progress",
 ) -> None:
     """Put everything back as ``save_checkpoint`` found it; ``make_optimiser`` is given the number of epochs done.
@@ -58,9 +55,9 @@ def load_checkpoint(
         setattr(progress, key, value)
     optimiser = make_optimiser(progress.epoch)
     optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
-    generator.set_state(tensors["generator"])
-    torch.set_rng_state(tensors["global_generator"])
+    torch.set_rng_state(tensors["generator"])
     progress.best = _under(tensors, "best.")
+    progress.memory = _under(tensors, "memory.")
     progress.running_ap = tensors["running_ap"]
 
 

@@ -26,13 +26,14 @@ from .stages import Leg, lay_out
 
 @dataclass
 class Progress:
-    """Where a training stands; together with head, optimiser and generators this is all of its state."""
+    """Where a training stands; together with head, optimiser and generator this is all of its state."""
 
     epoch: int = 0  #: epochs done.
     best_epoch: int = 0  #: counted from 1.
     best_value: float = -math.inf
     best: dict[str, Tensor] = field(default_factory=dict)
     running_ap: Tensor = field(default_factory=lambda: torch.zeros(0))  #: ``(C,)`` of the epoch before.
+    memory: dict[str, Tensor] = field(default_factory=dict)  #: what the mixer keeps from batch to batch.
     history: list[dict] = field(default_factory=list)
 
 
@@ -88,20 +89,19 @@ def fit(
         LongreelError: When the loss, a weight or a score is no longer finite.
     """
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(settings.seed)  # dropout draws from the global generator
-        generator = torch.Generator().manual_seed(settings.seed)
+        generator = torch.manual_seed(settings.seed)  # PyTorch's global one, since dropout takes no other
         progress = Progress(running_ap=torch.zeros_like(counts))
         legs = lay_out(method, settings.epochs)
         optimiser = settings.make_optimiser(_choose_parameters(head, legs[0].stage))
         run = _Training(head, legs, counts, train, val, settings, generator, progress, optimiser)
         if checkpoint.exists():
-            load_checkpoint(checkpoint, head, lambda epoch: _resume(run, epoch), generator, progress)
+            load_checkpoint(checkpoint, head, lambda epoch: _resume(run, epoch), progress)
         saved = time.monotonic()
         while progress.epoch < settings.epochs:
             row = _run_epoch(run)
             on_epoch(row)
             if time.monotonic() - saved >= settings.checkpoint_seconds:
-                save_checkpoint(checkpoint, head, run.optimiser, generator, progress)
+                save_checkpoint(checkpoint, head, run.optimiser, progress)
                 saved = time.monotonic()
     head.load_state_dict(progress.best)
     return progress
@@ -148,6 +148,7 @@ def _begin_anew(run: _Training, stage: Stage) -> None:
         run.head.load_state_dict(run.progress.best)
     run.head.output.reset_parameters()
     run.progress.best_value = -math.inf
+    run.progress.memory.clear()
     run.optimiser = run.settings.make_optimiser(_choose_parameters(run.head, stage))
 
 
@@ -156,7 +157,7 @@ def _train_epoch(run: _Training, leg: Leg, parts: Parts) -> float:
     head, settings, progress, train = run.head, run.settings, run.progress, run.train
     head.train(not leg.stage.output_only)
     trained = [parameter for parameter in head.parameters() if parameter.requires_grad]
-    known = Known(run.counts, progress.running_ap, run.generator)
+    known = Known(run.counts, progress.running_ap, run.generator, progress.memory)
     order = parts.sampler(train.targets, run.generator)
     batches = order.split(settings.batch_size)
     total, scores = torch.zeros(()), []

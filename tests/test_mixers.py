@@ -108,13 +108,18 @@ def test_mixup_at_clips_mixes_what_was_pooled():
     torch.testing.assert_close(logits, share * pooled + (1 - share) * pooled[partner])
 
 
-def rebuild_one_by_one(clips: torch.Tensor, counts: list[float], lmr: MixedReconstruction) -> torch.Tensor:
-    """Section 2 of the paper in plain Python: similar clips of classes with more than omega clips, but not itself."""
+def rebuild_one_by_one(
+    clips: torch.Tensor, counts: list[float], lmr: MixedReconstruction, rebuilt_first: int
+) -> torch.Tensor:
+    """Section 2 of the paper in plain Python: similar clips of classes with more than omega clips, but not itself.
+
+    The clips behind the first ones are those of earlier batches.
+    """
     low, high = float(COUNTS.min()), float(COUNTS.max())
     falls = {n: 1 / math.log((n + max(5.0, low)) * lmr.steepness) for n in (*counts, low, high)}
     rows = [(row - row.mean()) / (row.var(unbiased=False) + 1e-5).sqrt() for row in clips]
     rebuilt = []
-    for i, clip in enumerate(clips):
+    for i, clip in enumerate(clips[:rebuilt_first]):
         others = [j for j in range(len(clips)) if j != i and counts[j] > lmr.omega]
         share = lmr.most * (falls[counts[i]] - falls[high]) / (falls[low] - falls[high])
         weights = [math.exp(float(rows[i] @ rows[j]) / len(clip)) for j in others]
@@ -124,12 +129,29 @@ def rebuild_one_by_one(clips: torch.Tensor, counts: list[float], lmr: MixedRecon
 
 
 @pytest.mark.parametrize("omega", [5, 20, 1000])
-def test_reconstruction_is_that_of_a_loop_over_clips(omega):
+@pytest.mark.parametrize("size", [9, 4], ids=["no bank", "bank"])
+def test_reconstruction_is_that_of_a_loop_over_clips(size, omega):
     lmr = MixedReconstruction(omega=omega)
     clips = torch.randn(9, 6, generator=torch.Generator().manual_seed(0))
     counts = [40.0, 12.0, 3.0] * 3
-    found = lmr.reconstruct(clips, torch.tensor(counts), COUNTS)
-    torch.testing.assert_close(found, rebuild_one_by_one(clips, counts, lmr), rtol=1e-5, atol=1e-5)
+    numbers = torch.tensor(counts)
+    found = lmr.reconstruct(clips[:size], numbers[:size], COUNTS, clips[size:], numbers[size:])
+    torch.testing.assert_close(found, rebuild_one_by_one(clips, counts, lmr, size), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("bank", [0, 1, 3])
+def test_the_bank_holds_the_clips_of_the_batches_before(bank):
+    lmr, head, known, seen = MixedReconstruction(bank=bank, mixed=0.0), MeanHead(), make_known(), []
+    for seed in range(5):
+        batch = make_batch(seed, clips=9 - seed)
+        clips = head.aggregate(batch.frames, batch.mask)
+        earlier = seen[len(seen) - min(bank, len(seen)) :]
+        poorest = [min(float(COUNTS[c]) for c in range(3) if row[c]) for row in batch.targets]
+        pool = torch.cat([clips, *(clips for clips, _ in earlier)])
+        counts = poorest + [count for _, counts in earlier for count in counts]
+        lmr(head, batch, known)
+        torch.testing.assert_close(head.clips, rebuild_one_by_one(pool, counts, lmr, len(batch)), rtol=1e-5, atol=1e-5)
+        seen.append((clips, poorest))
 
 
 def test_reconstruction_leaves_the_richest_class_alone_and_takes_the_poorest_label():
@@ -152,6 +174,7 @@ def test_reconstruction_leaves_the_richest_class_alone_and_takes_the_poorest_lab
         ("lmr", {"most": 1.5}, "between 0 and 1"),
         ("lmr", {"steepness": 0.2}, r"steepness is above 0\.2"),
         ("lmr", {"steepness": math.inf}, "and finite"),
+        ("lmr", {"bank": -1}, "number of earlier batches"),
     ],
 )
 def test_options_that_mean_nothing_are_refused(name, options, text):
