@@ -7,6 +7,7 @@ import typer
 
 from ..console import Steps, print_grids, say
 from ..errors import LongreelError
+from ..memory import keep_freed_memory
 from .options import Json, ManifestFile, Root, Split, print_json
 
 
@@ -33,6 +34,7 @@ def bench(
 
     Example: longreel bench gen2balance-baselines videos.csv --store videos.store --seeds 2 --out table
     """
+    keep_freed_memory()  # before torch is imported
     from ..durable import write_bytes
     from ..experiments.bench import Outcome, check_plan, plan_runs, run_suite
     from ..experiments.draws import Draws

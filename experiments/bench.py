@@ -17,6 +17,7 @@ from ..child import end_with_parent
 from ..durable import make_folder
 from ..errors import EnvironmentFault, LongreelError, ManifestError, unknown
 from ..manifest import read_manifest
+from ..memory import keep_freed_memory
 from ..store import FeatureStore
 from .draws import Draws, draw_run
 from .evaluate import evaluate_run
@@ -160,6 +161,7 @@ def _begin_worker() -> None:
     """In each process: one thread, and no life beyond the command's, whose Ctrl-C it leaves to it."""
     import torch
 
+    keep_freed_memory()
     end_with_parent()
     command = parent_process()
     if command is None or not command.is_alive():  # it was killed before this process had asked to end with it

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from ..balance import Batch, Known, Method, Parts, Stage, build_stage
 from ..errors import LongreelError
 from ..heads import Standardised
+from .arithmetic import products_in
 from .checkpoint import load_checkpoint, save_checkpoint
 from .clips import ClipSet
 from .metrics import evaluate_scores
@@ -166,7 +167,9 @@ def _train_epoch(run: _Training, leg: Leg, parts: Parts) -> float:
         for group in run.optimiser.param_groups:
             group["lr"] = settings.learning_rate * rate
         batch = Batch(*train.batch(clips, settings.frames, run.generator), train.targets[clips])
-        losses = parts.loss(*parts.mixer(head, batch, known), run.counts)  # (B,)
+        with products_in(settings.precision):
+            logits, targets = parts.mixer(head, batch, known)
+        losses = parts.loss(logits.float(), targets, run.counts)  # (B,)
         run.optimiser.zero_grad(set_to_none=True)
         losses.mean().backward()
         if settings.clip_norm is not None:
@@ -174,7 +177,8 @@ def _train_epoch(run: _Training, leg: Leg, parts: Parts) -> float:
         run.optimiser.step()
         total += losses.detach().sum()
         if parts.mixer.needs_running_ap:
-            scores.append(_score_unmixed(head, batch))
+            with products_in(settings.precision):
+                scores.append(_score_unmixed(head, batch).float())
     if scores:
         _check_finite(run, *scores)
         progress.running_ap = _running_ap(torch.cat(scores), train.targets[order])

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ..errors import LongreelError, unknown
+from .arithmetic import PRECISIONS
 from .metrics import Evaluation
 
 #: what the epoch is selected by -> how it is read from the evaluation on val; higher is better.
@@ -32,6 +33,7 @@ class FitSettings:
     learning_rate: float = 3e-4
     weight_decay: float = 1e-2
     schedule: str = "cosine"  #: or ``constant``, or ``steps:30,60``: a tenth behind each so many epochs.
+    precision: str = "float32"  #: of products in training, or ``bfloat16``.
     clip_norm: float | None = None  #: largest L2 norm of the gradients.
     frames: int | None = None  #: rows drawn of each clip and step; all of them if ``None``.
     test_frames: int | None = None  #: rows spread evenly over a clip that is scored; all of them if ``None``.
@@ -55,6 +57,7 @@ class FitSettings:
                 raise LongreelError(f"this {name} cannot be used. Give a finite number in its range.")
         for kind, name, known in (
             ("optimiser", self.optimiser, OPTIMISERS),
+            ("precision", self.precision, PRECISIONS),
             ("selection metric", self.select, SELECTIONS),
         ):
             if name not in known:
@@ -63,7 +66,8 @@ class FitSettings:
 
     def make_optimiser(self, parameters: Iterable[Tensor]) -> torch.optim.Optimizer:
         """The optimiser over these parameters."""
-        return OPTIMISERS[self.optimiser](list(parameters), lr=self.learning_rate, weight_decay=self.weight_decay)
+        make = OPTIMISERS[self.optimiser]
+        return make(list(parameters), lr=self.learning_rate, weight_decay=self.weight_decay, fused=True)
 
 
 def rate_at(schedule: str, epoch: float, first: int, end: int) -> float:

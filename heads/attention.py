@@ -5,6 +5,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .classifiers import TwoLayerClassifier
+from .dropout import Dropout
 from .options import check_choice, check_divides, check_share
 from .pooled import Pooled
 from .views import as_asked, mean_of_views, views_of
@@ -39,7 +40,7 @@ class SelfAttention(nn.Module):
         self.key = nn.Linear(dim, dim, bias=False)
         self.value = nn.Linear(dim, dim, bias=False)
         self.project = nn.Linear(dim, dim, bias=False)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.norm = nn.LayerNorm(dim, eps=1e-6)
 
     def prepare(self, rows: Tensor, seed: int) -> None:

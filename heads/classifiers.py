@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .dropout import Dropout
 from .head import Output
 from .options import check_above_zero, check_at_least, check_share
 
@@ -37,7 +38,7 @@ class TwoLayerClassifier(nn.Module):
         check_at_least(1, "two-layer classifier", hidden=hidden)
         check_share("two-layer classifier", dropout=dropout)
         self.hidden = nn.Linear(width, hidden)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.project = nn.Linear(hidden, classes)
 
     @property

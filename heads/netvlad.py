@@ -182,15 +182,34 @@ def add_up(frames: Tensor, assignment: Tensor, views: Tensor | None) -> tuple[Te
     return sums.unflatten(1, weights.shape[1:3]), weights.sum(dim=-1)
 
 
-def normalise_twice(sums: Tensor, eps: float = 1e-12) -> Tensor:
+class NormaliseTwice(torch.autograd.Function):
     """Length 1 for each centre of ``(..., K, D)``, then length 1 for all of them together.
 
-    In one pass over the sums: the second length follows from the first ones, as an entry of length 1 counts 1 in it.
+    Forward in one pass over the sums: the second length follows from the first ones, as an entry of length 1 counts 1
+    in it, and where no entry is zero it is a constant. Backward in two: of a gradient, what lies along the entry goes.
+    An entry shorter than ``eps``, such as zeros, is divided by ``eps``, as ``F.normalize`` does.
     """
-    lengths = torch.linalg.vector_norm(sums, dim=-1, keepdim=True)  # (..., K, 1)
-    kept = lengths.clamp(min=eps)
-    together = torch.linalg.vector_norm(lengths / kept, dim=-2, keepdim=True).clamp(min=eps)  # (..., 1, 1)
-    return sums * (kept * together).reciprocal()
+
+    @staticmethod
+    def forward(ctx, sums: Tensor, eps: float = 1e-12) -> Tensor:
+        lengths = torch.linalg.vector_norm(sums, dim=-1, keepdim=True)  # (..., K, 1)
+        kept = lengths.clamp(min=eps)
+        together = torch.linalg.vector_norm(lengths / kept, dim=-2, keepdim=True).clamp(min=eps)  # (..., 1, 1)
+        factors = (kept * together).reciprocal()
+        made = sums * factors
+        ctx.save_for_backward(made, factors, torch.where(lengths > eps, together.square(), 0.0))
+        return made
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None]:
+        made, factors, along = ctx.saved_tensors
+        share = torch.einsum("...d,...d->...", gradient, made)[..., None] * along  # (..., K, 1)
+        return torch.addcmul(gradient, made, share, value=-1).mul_(factors), None
+
+
+def normalise_twice(sums: Tensor) -> Tensor:
+    """Length 1 for each centre of ``(..., K, D)``, then length 1 for all of them together."""
+    return NormaliseTwice.apply(sums)
 
 
 def make_netvlad(form: str, dim: int, clusters: int, hidden: int, codebook: str, released: bool) -> NetVlad:

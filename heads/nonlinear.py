@@ -2,6 +2,7 @@
 
 from torch import Tensor, nn
 
+from .dropout import Dropout
 from .head import Output
 from .options import check_at_least, check_share
 from .views import masked_mean
@@ -35,7 +36,7 @@ class Nonlinear(nn.Module):
         check_at_least(1, "nonlinear", hidden=hidden)
         check_share("nonlinear", dropout=dropout)
         self.hidden = nn.Linear(dim, hidden)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.project = nn.Linear(hidden, classes)
 
     @property

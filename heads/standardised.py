@@ -1,5 +1,6 @@
 """Standardisation as part of a head, so that a saved head works on raw features."""
 
+import torch
 from torch import Tensor, nn
 
 from .head import Head, Output
@@ -62,4 +63,7 @@ class Standardised(nn.Module):
         self.head.remember(clips, targets)
 
     def _standardise(self, rows: Tensor) -> Tensor:
-        return (rows - self.mean) / self.deviation
+        rows = (rows - self.mean) / self.deviation
+        if torch.is_autocast_enabled(rows.device.type):  # once, and not for each product that they go into
+            return rows.to(torch.get_autocast_dtype(rows.device.type))
+        return rows

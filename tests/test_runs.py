@@ -26,7 +26,7 @@ def test_a_finished_run_holds_its_files_and_nothing_else(made, tmp_path):
     assert names == FILES
     history = json.loads((tmp_path / "run" / "history.json").read_text())
     assert [row["epoch"] for row in history] == [1, 2, 3, 4]
-    best = max(history, key=lambda row: row["val_map"])
+    best = max(history, key=lambda row: (row["val_map"], row["epoch"]))  # of equals the later one
     assert (trained.epoch, trained.val) == (best["epoch"], best["val_map"])
     assert trained.selection == "best val map"
     assert trained.failed == {"train": 0, "val": 0}

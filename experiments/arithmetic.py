@@ -1,0 +1,13 @@
+"""In what precision a training computes its products."""
+
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+def products_in(precision: str) -> AbstractContextManager[object]:
+    """What a forward pass runs under; weights, sums, normalisations and losses stay in float32."""
+    dtype = PRECISIONS[precision]
+    return nullcontext() if dtype is torch.float32 else torch.autocast("cpu", dtype=dtype)
