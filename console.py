@@ -84,7 +84,13 @@ def print_evaluation(document: dict) -> None:
     for name, summary in {"overall": document["overall"], **document["groups"]}.items():
         if summary["classes"]:
             table.add_row(Text(printable(name)), *(Text(_figure(summary[column])) for column in columns))
-    _print(table, _footnotes([document | document["overall"]], document))
+    notes = _footnotes([document | document["overall"]], document)
+    if calibration := document.get("calibration"):  # earlier versions kept none
+        found = calibration["overall"]
+        figures = ", ".join(f"{name} {_short(found[key])}" for name, key in (("ECE", "ece"), ("Brier", "brier")))
+        how = f"{calibration['of']}, by {calibration['probabilities']}, {calibration['bins']} bins"
+        notes.append(f"calibration: {figures} ({how}, {found['positives']} labels); by group: --json")
+    _print(table, notes)
 
 
 def print_comparison(document: dict) -> None:
@@ -143,7 +149,9 @@ def _footnotes(rows: Sequence[dict], document: dict) -> list[str]:
     if failed:
         notes.append(f"{failed} of {document['clips']} clips have no features and are scored lowest")
     if empty := max(row.get("empty_classes", 0) for row in rows):
-        notes.append(f"{empty} classes have no clip in this split and are left out of class average and mAP")
+        zero = document.get("empty_class") == "zero"
+        done = "count 0 in" if zero else "are left out of"
+        notes.append(f"{empty} classes have no clip in this split and {done} class average and mAP")
     notes.append(
         f"{document['split']} split opened {looks} time{'s' if looks > 1 else ''} a run, {document['clips']} clips"
     )
@@ -154,6 +162,10 @@ def _figure(value: float | None) -> str:
     if value is None:
         return "-"
     return f"{value:.3f}" if isinstance(value, float) else str(value)
+
+
+def _short(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3g}"
 
 
 def _interval(figure: dict, signed: bool = False) -> Text:

@@ -29,6 +29,8 @@ def build_part(what: str, kinds: Mapping[str, Callable[..., Part]], text: str, *
     options = {}
     for item in filter(None, given.split(",")):
         key, _, value = (word.strip() for word in item.partition("="))
+        if not known:
+            raise LongreelError(f"{what} {name} has no options. Leave out {item!r}.")
         if key not in known:
             raise unknown(f"option of {what} {name}", key, known)
         if key in options:

@@ -29,6 +29,16 @@ def _videolt(counts: Sequence[int]) -> list[str]:
     return [("head" if n > 500 else "medium" if n > 100 else "tail") for n in counts]
 
 
+def _videolt_readme(counts: Sequence[int]) -> list[str]:
+    """The bounds of the table in VideoLT's README; ``_videolt`` has those of its code."""
+    return [("head" if n >= 500 else "medium" if n >= 100 else "tail") for n in counts]
+
+
+def _oltr(counts: Sequence[int]) -> list[str]:
+    """Liu et al., "Large-Scale Long-Tailed Recognition in an Open World", CVPR 2019, section 5."""
+    return [("many" if n > 100 else "medium" if n >= 20 else "few") for n in counts]
+
+
 def _minikinetics(counts: Sequence[int]) -> list[str]:
     return [("head" if n > 300 else "medium" if n > 40 else "tail") for n in counts]
 
@@ -58,6 +68,8 @@ RULES: dict[str, tuple[Callable[[Sequence[int]], list[str]], tuple[str, ...], st
         "few < 20 training clips, head = largest classes with half of all clips, tail = rest",
     ),
     "videolt": (_videolt, ("head", "medium", "tail"), "head > 500 training clips, tail <= 100"),
+    "videolt-readme": (_videolt_readme, ("head", "medium", "tail"), "head >= 500 training clips, tail < 100"),
+    "oltr": (_oltr, ("many", "medium", "few"), "many > 100 training clips, few < 20"),
     "minikinetics": (_minikinetics, ("head", "medium", "tail"), "head > 300 training clips, tail <= 40"),
     "thirds": (_thirds, ("head", "medium", "tail"), "thirds of the classes, largest first"),
 }

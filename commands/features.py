@@ -40,7 +40,7 @@ def extract(
     ] = None,
     rule: Annotated[
         str | None,
-        typer.Option(help="A benchmark's frames and sizes: videolt, minikinetics200, gen2balance or few-shot."),
+        typer.Option(help="A benchmark's frames and sizes: videolt, minikinetics200, gen2balance, few-shot, ssv2-lt."),
     ] = None,
     embedding: Annotated[
         str | None,

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from ..console import Steps, print_comparison, print_evaluation, say
+from ..memory import keep_freed_memory
 from .options import Json, ManifestFile, Root, Split, StoreFolder, print_facts, print_json
 
 
@@ -34,6 +35,7 @@ def train(
     ] = None,
     weight_decay: Annotated[float | None, typer.Option(help="1e-2 if not given.")] = None,
     clip_norm: Annotated[float | None, typer.Option(help="Largest L2 norm of gradients; none if not given.")] = None,
+    precision: Annotated[str | None, typer.Option(help="Of products: float32, if not given, or bfloat16.")] = None,
     train_frames: Annotated[
         int | None, typer.Option(min=1, help="Rows drawn of each clip and step; all if not given.")
     ] = None,
@@ -45,6 +47,9 @@ def train(
     ] = None,
     select: Annotated[
         str | None, typer.Option(help="Select the epoch on val by map, if not given, class-average or acc1.")
+    ] = None,
+    validate_every: Annotated[
+        int | None, typer.Option(min=1, help="Epochs from one look at val to the next; 1 if not given.")
     ] = None,
     standardise: Annotated[
         bool | None, typer.Option("--standardise/--no-standardise", help="Standardise features by the training rows.")
@@ -62,11 +67,12 @@ def train(
 
     Example: longreel train videos.store videos.csv --balance balanced-softmax --out runs/bs
     """
+    keep_freed_memory()  # before torch is imported
     import torch
 
     from ..experiments.evaluate import evaluate_run
-    from ..experiments.runs import train_run
     from ..experiments.settings import make_settings
+    from ..experiments.train import train_run
 
     if threads is not None:
         torch.set_num_threads(threads)
@@ -86,10 +92,12 @@ def train(
         "schedule": schedule,
         "weight_decay": weight_decay,
         "clip_norm": clip_norm,
+        "precision": precision,
         "frames": train_frames,
         "test_frames": test_frames,
         "groups": groups,
         "select": select,
+        "validate_every": validate_every,
         "standardise": standardise,
         "checkpoint_seconds": checkpoint_seconds,
     }
@@ -148,6 +156,9 @@ def import_checkpoint(
 def evaluate(
     run: Annotated[Path, typer.Argument(help="A finished run.")],
     split: Split = "test",
+    empty_class: Annotated[
+        str, typer.Option(help="Classes without a clip in the split: left-out, or zero in class average and mAP.")
+    ] = "left-out",
     as_json: Json = False,
 ) -> None:
     """Print a run's figures on a split, overall and by group. Opens the test split once and keeps what it found.
@@ -156,7 +167,7 @@ def evaluate(
     """
     from ..experiments.evaluate import evaluate_run
 
-    document = evaluate_run(run, split)
+    document = evaluate_run(run, split, empty_class=empty_class)
     print_json(document) if as_json else print_evaluation(document)
 
 

@@ -19,11 +19,12 @@ from ..errors import EnvironmentFault, LongreelError, ManifestError, unknown
 from ..manifest import read_manifest
 from ..memory import keep_freed_memory
 from ..store import FeatureStore
+from .choices import check_choices
 from .draws import Draws, draw_run
 from .evaluate import evaluate_run
-from .runs import train_run
 from .settings import TrainSettings, make_settings
 from .suites import Row, Suite, check_columns
+from .train import train_run
 
 
 @dataclass(frozen=True)
@@ -88,8 +89,8 @@ def check_plan(suite: Suite, runs: Sequence[Run], split: str) -> None:
     """Refuse, before anything is trained, what would leave every run or the whole table without figures.
 
     Raises:
-        LongreelError: When the manifest cannot be read or has no clips in the split, a store is none, or a column names
-            a group that there is not.
+        LongreelError: When the manifest cannot be read or has no clips in the split, a store is none, a column names
+            a group that there is not, or a row's head or balance method cannot be used.
     """
     if split not in ("val", "test"):
         raise unknown("split to evaluate on", split, ("val", "test"))
@@ -98,10 +99,21 @@ def check_plan(suite: Suite, runs: Sequence[Run], split: str) -> None:
     for needed in ("train", split):
         if not manifest.split(needed):
             raise ManifestError(f"{first.manifest}: has no {needed} clips. Give some rows the split {needed}.")
-    groups = make_groups(first.groups, manifest.classes, count_training_clips(manifest))
+    counts = count_training_clips(manifest)
+    groups = make_groups(first.groups, manifest.classes, counts)
     check_columns(suite, groups.members)
     for store in dict.fromkeys(run.settings.store for run in runs):
-        FeatureStore(store)  # raises where there is none
+        dim = FeatureStore(store).spec.dim  # raises where there is none
+        for run in runs:
+            if run.settings.store == store and run.settings.fit.seed == first.fit.seed:
+                _check_row(run, counts, dim)
+
+
+def _check_row(run: Run, counts: Sequence[int], dim: int) -> None:
+    try:
+        check_choices(run.settings, counts, dim)
+    except LongreelError as error:
+        raise type(error)(f"row {run.row!r}: {error}") from None
 
 
 def _name(row: Row, label: str, settings: TrainSettings) -> str:

@@ -14,18 +14,21 @@ from ..durable import write_bytes
 from ..errors import RunMismatch
 
 if TYPE_CHECKING:
-    from .fit import Progress
+    from .training import Progress
+
+
+OWN = ("running_ap", "draws")  #: tensors of the progress that are one each.
 
 
 def save_checkpoint(path: Path, head: nn.Module, optimiser: torch.optim.Optimizer, progress: "Progress") -> None:
-    """Write head, best head, optimiser state, mixer's memory, PyTorch's generator and the history."""
+    """Write head, best head, optimiser state, and all of the progress."""
     tensors = {f"head.{name}": tensor for name, tensor in head.state_dict().items()}
     tensors |= {f"best.{name}": tensor for name, tensor in progress.best.items()}
     for index, state in optimiser.state_dict()["state"].items():
         tensors |= {f"optimiser.{index}.{key}": tensor for key, tensor in state.items()}
     tensors |= {f"memory.{name}": tensor for name, tensor in progress.memory.items()}
-    tensors |= {"generator": torch.get_rng_state(), "running_ap": progress.running_ap}
-    facts = {key: value for key, value in vars(progress).items() if key not in ("best", "memory", "running_ap")}
+    tensors |= {name: getattr(progress, name) for name in OWN}
+    facts = {key: value for key, value in vars(progress).items() if key not in ("best", "memory", *OWN)}
     write_bytes(path, save(tensors, metadata={"progress": json.dumps(facts)}))
 
 
@@ -55,10 +58,10 @@ def load_checkpoint(
         setattr(progress, key, value)
     optimiser = make_optimiser(progress.epoch)
     optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
-    torch.set_rng_state(tensors["generator"])
     progress.best = _under(tensors, "best.")
     progress.memory = _under(tensors, "memory.")
-    progress.running_ap = tensors["running_ap"]
+    for name in OWN:
+        setattr(progress, name, tensors[name])
 
 
 def _under(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:

@@ -9,8 +9,8 @@ from ..manifest import read_manifest
 from .compare import compare_runs
 from .demo_clips import COUNTS, render_demo
 from .optimisation import FitSettings
-from .runs import train_run
 from .settings import TrainSettings
+from .train import train_run
 
 METHODS = ("ce", "balanced-softmax")
 SEEDS = 3

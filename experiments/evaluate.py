@@ -11,13 +11,16 @@ from ..durable import naming_faults, owned, write_json
 from ..errors import LongreelError, RunMismatch, unknown
 from ..manifest import Manifest, read_manifest
 from ..store import FeatureStore
+from .calibration import calibrate, link_of, plain_calibration
 from .clips import load_clips, multi_hot
-from .metrics import as_json, evaluate_scores
+from .metrics import as_json, count_empty_as_zero, evaluate_scores
 from .runs import load_head, read_config, read_document, read_scores, store_digest, write_scores
 from .scoring import score_clips
 
+EMPTY = ("left-out", "zero")  #: what becomes of a class without a positive clip in class average and mAP.
 
-def evaluate_run(folder: Path, split: str = "test") -> dict:
+
+def evaluate_run(folder: Path, split: str = "test", *, empty_class: str = "left-out") -> dict:
     """Score a split with the run's chosen head and compute its metrics.
 
     Clips that could not be extracted are scored as the lowest and counted. The evaluation is kept in the run's
@@ -26,13 +29,23 @@ def evaluate_run(folder: Path, split: str = "test") -> dict:
     Args:
         folder: A finished run.
         split: ``val`` or ``test``.
+        empty_class: ``zero`` counts a class without a positive clip as 0 in class average and mAP, instead of leaving
+            it out. It is worked out from the kept evaluation, which stays as it is.
 
     Returns:
-        The document that ``longreel evaluate --json`` prints.
+        The document that ``longreel evaluate --json`` prints. One that an earlier version kept has no ``calibration``.
 
     Raises:
         RunMismatch: When the run has not finished, or manifest or store have changed since.
     """
+    if empty_class not in EMPTY:
+        raise unknown("way to count an empty class", empty_class, EMPTY)
+    document = _evaluate(folder, split)
+    return _with_zeros(document) if empty_class == "zero" else document
+
+
+def _evaluate(folder: Path, split: str) -> dict:
+    """The kept evaluation, or else a new one."""
     config = read_config(folder)
     if split not in ("val", "test"):
         raise unknown("split to evaluate on", split, ("val", "test"))
@@ -48,11 +61,13 @@ def evaluate_run(folder: Path, split: str = "test") -> dict:
         store = _open_same_store(folder, config, manifest)
         looks = _log_look(folder, split)
         clips = load_clips(store, manifest, split)
-        scores, targets = clips.with_failed(score_clips(load_head(folder, config), clips, config["fit"]["test_frames"]))
+        head = load_head(folder, config)
+        scores, targets = clips.with_failed(score_clips(head, clips, config["fit"]["test_frames"]))
         write_scores(scores_path, scores, clips.all_ids)
         document = _make_document(folder, config, split, scores, targets) | {
             "failed": len(clips.failed),
             "looks": looks,
+            "calibration": _calibrate(config, manifest, scores, targets) if head.trainable else None,  # else no logits
         }
         write_json(kept, document)
         return document
@@ -111,6 +126,28 @@ def _make_document(folder: Path, config: dict, split: str, scores: np.ndarray, t
             for index, name in enumerate(config["classes"])
         },
         "clips": len(scores),
+        "empty_class": "left-out",
+    }
+
+
+def _calibrate(config: dict, manifest: Manifest, scores: np.ndarray, targets: np.ndarray) -> dict | None:
+    link = link_of(config["method"])
+    if link is None:
+        return None
+    multi_label, groups = any(len(clip.labels) > 1 for clip in manifest.clips), config["groups"]["members"]
+    return plain_calibration(calibrate(scores, targets, groups, link, multi_label=multi_label))
+
+
+def _with_zeros(document: dict) -> dict:
+    """The document of an evaluation in which classes without a positive clip count 0."""
+    return document | {
+        "overall": count_empty_as_zero(document["overall"]),
+        "groups": {name: count_empty_as_zero(summary) for name, summary in document["groups"].items()},
+        "classes": {
+            name: figures if figures["clips"] else figures | {"accuracy": 0.0, "ap": 0.0}
+            for name, figures in document["classes"].items()
+        },
+        "empty_class": "zero",
     }
 
 

@@ -153,6 +153,19 @@ def as_json(evaluation: Evaluation) -> dict[str, object]:
     }
 
 
+def count_empty_as_zero(summary: Mapping[str, float | int | None]) -> dict[str, float | int | None]:
+    """A summary of :func:`as_json` in which a class without a positive clip counts 0 in ``class_average`` and ``map``.
+
+    So do the meters that VideoLT and MOVE released, and the macro averages of scikit-learn and torchmetrics. A perfect
+    classifier then scores the share of classes that have a clip. A group without classes keeps ``None``.
+    """
+    classes, empty = summary["classes"], summary["empty_classes"]
+    if not classes or not empty:
+        return dict(summary)
+    figures = {name: (summary[name] or 0.0) * (classes - empty) / classes for name in ("class_average", "map")}
+    return {**summary, **figures}
+
+
 def _plain(summary: Summary) -> dict[str, float | int | None]:
     return {name: None if math.isnan(value) else value for name, value in asdict(summary).items()}
 

@@ -38,6 +38,7 @@ class FitSettings:
     frames: int | None = None  #: rows drawn of each clip and step; all of them if ``None``.
     test_frames: int | None = None  #: rows spread evenly over a clip that is scored; all of them if ``None``.
     select: str = "map"
+    validate_every: int = 1  #: epochs from one look at val to the next; behind the last one there always is one.
     seed: int = 0
     checkpoint_seconds: float = 10.0  #: an interrupted training repeats at most about this much.
 
@@ -49,6 +50,7 @@ class FitSettings:
             "seed": not 0 <= self.seed < 2**63,
             "number of epochs": not 1 <= self.epochs < MOST,
             "batch size": not 1 <= self.batch_size < MOST,
+            "number of epochs between looks at val": not 1 <= self.validate_every < MOST,
             "number of training frames": self.frames is not None and not 1 <= self.frames < MOST,
             "number of test frames": self.test_frames is not None and not 1 <= self.test_frames < MOST,
         }
@@ -86,7 +88,10 @@ def rate_at(schedule: str, epoch: float, first: int, end: int) -> float:
     try:
         if name != "steps":
             raise ValueError
-        return 0.1 ** sum(epoch - first >= int(step) for step in steps.split(","))
+        behind = [int(step) for step in steps.split(",")]
+        if min(behind) < 1:
+            raise ValueError
+        return 0.1 ** sum(epoch - first >= step for step in behind)
     except ValueError:
         raise LongreelError(
             f"schedule {schedule!r} is not known. Give cosine, constant, or steps with their epochs: steps:30,60."

@@ -1,7 +1,7 @@
 """Benchmarks as their authors fixed them: lists, groups, training, choice of the epoch, and the counts to be met."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ..errors import LongreelError, unknown
 from .optimisation import FitSettings
@@ -25,9 +25,8 @@ class Protocol:
     """A benchmark's fixed rules."""
 
     source: str
-    lists: Mapping[
-        str, str
-    ]  #: split -> file in the lists folder, with ``{ratio}`` and the like for the option's value.
+    #: split -> file in the lists folder, with ``{ratio}`` and the like for the option's value.
+    lists: Mapping[str, str]
     names: str | None  #: file with the names of the classes; ``None`` where the lists are all there is.
     published: Mapping[float | None, Published]  #: value of the option -> counts; ``None`` where there is no option.
     groups: str  #: a rule or bounds of ``make_groups``, or a JSON file in the lists folder.
@@ -43,9 +42,8 @@ class Protocol:
     shape: str | None = None  #: how the training list is thinned, a name of ``SHAPES`` with options.
     keep: str = "drawn"  #: which clips the thinning leaves: ``drawn`` or ``first``.
     balance: str = "ce"  #: the published baseline's balance method.
-    fit: FitSettings | None = (
-        None  #: ``None`` where the papers train end to end: nothing of it fits a head on features.
-    )
+    #: ``None`` where the papers train end to end: nothing of it fits a head on features.
+    fit: FitSettings | None = None
     standardise: bool = True  #: longreel's way; false where the paper's heads see the features as they are.
     watermark: str | None = None  #: stands on every table of this protocol.
     notes: tuple[str, ...] = ()  #: where a manifest or a run departs from what was published.
@@ -84,7 +82,9 @@ OTHER_TESTS = "val2.txt and val3.txt hold training clips of these lists, so val1
 NOVEL = "novel classes have no training clip and need a head that reads names: novel_val.txt is left out"
 
 
-def _videolt(lists: dict[str, str], clips: dict[str, int], labels: dict[str, int], **rules) -> Protocol:
+def _videolt(
+    lists: dict[str, str], clips: dict[str, int], labels: dict[str, int], fit: FitSettings = VIDEO_LEVEL, **rules
+) -> Protocol:
     return Protocol(
         FRAMESTACK,
         lists,
@@ -98,7 +98,7 @@ def _videolt(lists: dict[str, str], clips: dict[str, int], labels: dict[str, int
         path="{id}.mp4",
         counts="count-labels-train.lst",
         balance="bce",
-        fit=VIDEO_LEVEL,
+        fit=fit,
         standardise=False,
         **rules,
     )
@@ -175,6 +175,7 @@ PROTOCOLS: dict[str, Protocol] = {
         {"train": "train.lst", "val": "test.lst"},
         {"train": 179334, "val": 51239},
         {"train": 196798, "val": 56170},
+        replace(VIDEO_LEVEL, validate_every=5),
         selection="best map on the test list",
         watermark="the epoch was chosen on the test list, as for the published tables: no estimate of new videos",
         notes=("val holds the test list, and validate.lst is left out: evaluate --split val gives the paper's figure",),

@@ -1,4 +1,6 @@
-"""Scores of a trained head."""
+"""Scores of trained heads."""
+
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -10,7 +12,6 @@ SCORE_CLIPS = 256
 SCORE_ROWS = 65536
 
 
-@torch.inference_mode()
 def score_clips(head: nn.Module, clips: ClipSet, frames: int | None = None) -> np.ndarray:
     """Logits ``(clips, C)`` float32 of a head in evaluation mode.
 
@@ -19,10 +20,22 @@ def score_clips(head: nn.Module, clips: ClipSet, frames: int | None = None) -> n
         clips: What to score.
         frames: Rows spread evenly over each clip; all of them if ``None``.
     """
-    head.eval()
+    return score_together([head], clips, frames)[0]
+
+
+@torch.inference_mode()
+def score_together(heads: Sequence[nn.Module], clips: ClipSet, frames: int | None = None) -> list[np.ndarray]:
+    """The same of several heads, each batch being read once."""
     if len(clips) == 0:
-        return np.zeros((0, clips.targets.shape[1]), dtype=np.float32)
-    return torch.cat([head(*clips.batch(batch, frames)) for batch in cut(clips, frames)]).numpy()
+        return [np.zeros((0, clips.targets.shape[1]), dtype=np.float32) for _ in heads]
+    found: list[list[Tensor]] = [[] for _ in heads]
+    for head in heads:
+        head.eval()
+    for batch in cut(clips, frames):
+        rows, mask = clips.batch(batch, frames)
+        for scores, head in zip(found, heads, strict=True):
+            scores.append(head(rows, mask))
+    return [torch.cat(scores).numpy() for scores in found]
 
 
 def cut(clips: ClipSet, frames: int | None) -> tuple[Tensor, ...]:

@@ -5,6 +5,7 @@ training; ``protocol``, ``columns``, ``source`` and ``[settings]`` for all rows 
 figures belong to a row: a list in the order of the columns for each backbone.
 """
 
+import math
 import tomllib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
@@ -112,6 +113,8 @@ def read_suite(name: str) -> Suite:
     if not isinstance(rows, list) or not rows or not all(isinstance(row, dict) for row in rows):
         raise LongreelError(f"{path}: has no rows. Put [[rows]] with a name and settings below the title.")
     columns = _read_texts(path, document, "columns", [])
+    if len(set(columns)) < len(columns):
+        raise LongreelError(f"{path}: a column stands there twice. Give each once.")
     for column in columns:
         if column.split(".")[-1] not in FIGURES:
             raise LongreelError(f"{path}: column {column!r} is no figure. Give one of {', '.join(FIGURES)}.")
@@ -152,7 +155,7 @@ def _read_row(path: Path, row: dict, shared: dict, columns: list[str]) -> Row:
         raise LongreelError(f"{path}: row {name!r}: published is no table. Write published.BACKBONE = [figures].")
     for backbone, figures in published.items():
         numbers = isinstance(figures, list) and all(type(figure) in (int, float) for figure in figures)
-        if not numbers or len(figures) != len(columns):
+        if not numbers or not all(map(math.isfinite, figures)) or len(figures) != len(columns):
             raise LongreelError(f"{path}: row {name!r}: published {backbone} needs {len(columns)} figures, as columns.")
     settings = {**shared, **{key: value for key, value in row.items() if key not in ROW_KEYS}}
     found = {

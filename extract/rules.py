@@ -16,7 +16,8 @@ class Rule:
 
     def __str__(self) -> str:
         cut = "the model's own size" if self.crop is None else f"{self.crop}x{self.crop}"
-        return f"{self.sampling}, short side {self.short_side}, centre crop of {cut}"
+        side = "the model's own short side" if self.short_side is None else f"short side {self.short_side}"
+        return f"{self.sampling}, {side}, centre crop of {cut}"
 
 
 #: Rules as their authors state them; docs/backbones.md says where they leave something open or we differ.
@@ -27,6 +28,8 @@ RULES: dict[str, Rule] = {
     "minikinetics200": Rule(Sampling(frames=150), short_side=256, crop=224),
     # Gatti et al., "Gen2Balance", ECCV 2026: every fourth frame of the file, which is 7.5 a second at 30.
     "gen2balance": Rule(Sampling(fps=7.5), short_side=224, crop=224),
+    # Perrett et al., "Use Your Head", CVPR 2023: a frame of each of 16 segments; the short side is not stated.
+    "ssv2-lt": Rule(Sampling(frames=16), crop=224),
     # The few-shot and base-to-novel lists of TC-CLIP and ViFi-CLIP: 16 frames of the whole clip.
     "few-shot": Rule(Sampling(frames=16), short_side=224, crop=224),
 }

@@ -44,6 +44,16 @@ def test_the_command_writes_the_table_in_every_form_and_prints_it(made, tmp_path
     assert {path.suffix for path in (tmp_path / "out").glob("table.*")} == {".md", ".tex", ".csv", ".json"}
 
 
+def test_a_row_that_cannot_be_trained_is_named_before_any_is(made, tmp_path, capfd):
+    arguments = run_command(made, tmp_path)
+    (tmp_path / "two.toml").write_text(SUITE + 'head = "netvald"\n')
+    with pytest.raises(SystemExit) as ended:
+        app(arguments)
+    assert ended.value.code == 2
+    assert "error: row 'balanced': no head called 'netvald'. Did you mean 'netvlad'?" in capfd.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 def _runs_in(process: Path, folder: Path) -> bool:
     """Whether a process was started with this folder in its environment."""
     try:

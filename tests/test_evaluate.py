@@ -13,8 +13,9 @@ from sklearn.metrics import average_precision_score
 from longreel.errors import LongreelError, RunMismatch, StoreMismatch
 from longreel.experiments.evaluate import evaluate_run, load_scored
 from longreel.experiments.optimisation import FitSettings
-from longreel.experiments.runs import read_scores, train_run
+from longreel.experiments.runs import read_scores
 from longreel.experiments.settings import TrainSettings
+from longreel.experiments.train import train_run
 from longreel.store import FeatureStore
 
 CLASSES = ("boat", "car", "dog", "yak")
@@ -120,9 +121,10 @@ def test_the_document_says_what_was_evaluated_and_how(run):
         "clips": 17,
         "failed": 0,
         "looks": 1,
+        "empty_class": "left-out",
     }
     assert {key: document[key] for key in expected} == expected
-    assert set(document) == {*expected, "overall", "groups", "classes"}
+    assert set(document) == {*expected, "overall", "groups", "classes", "calibration"}
     assert json.loads(json.dumps(document, allow_nan=False)) == document
     assert json.loads((run / "evaluation-test.json").read_text()) == document
 

@@ -5,7 +5,8 @@ from small_runs import contents, settings_of
 
 from longreel.errors import StoreMismatch
 from longreel.experiments.evaluate import evaluate_run
-from longreel.experiments.runs import read_config, train_run
+from longreel.experiments.runs import read_config
+from longreel.experiments.train import train_run
 from longreel.store import FeatureStore
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -203,6 +203,14 @@ def test_the_history_has_the_selected_figure_of_val(select, tmp_path):
     assert progress.best_value == pytest.approx(max(found))
 
 
+def test_val_is_looked_at_every_few_epochs_and_behind_the_last(tmp_path, monkeypatch):
+    found = iter([0.5, 0.9, 0.1])
+    monkeypatch.setitem(SELECTIONS, "map", lambda evaluation: next(found))
+    progress = run_fit(make_head(), tmp_path, val=make_clips(2), epochs=8, validate_every=3)
+    assert [row["epoch"] for row in progress.history if "val_map" in row] == [3, 6, 8]
+    assert (progress.best_epoch, progress.best_value) == (6, 0.9)
+
+
 @pytest.mark.parametrize("with_val", [True, False], ids=["val", "no val"])
 @pytest.mark.parametrize("stop", range(1, 7))
 def test_a_training_resumed_from_any_epoch_ends_in_the_same_bits(stop, with_val, tmp_path):

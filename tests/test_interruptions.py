@@ -14,7 +14,7 @@ from safetensors import safe_open
 from small_runs import FILES, RESULTS, contents, settings_of, stop_at
 
 from longreel.errors import InUse, RunMismatch
-from longreel.experiments.runs import train_run
+from longreel.experiments.train import train_run
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -68,7 +68,7 @@ import os, sys, torch
 from pathlib import Path
 from longreel.experiments.optimisation import FitSettings
 from longreel.experiments.settings import TrainSettings
-from longreel.experiments.runs import train_run
+from longreel.experiments.train import train_run
 torch.set_num_threads(1)
 torch.optim.AdamW([torch.zeros(1)]).step()  # imports the rest of torch
 print("ready", flush=True)

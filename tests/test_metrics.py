@@ -4,6 +4,9 @@ import dataclasses
 import itertools
 import json
 import math
+import random
+from collections.abc import Iterator, Sequence
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -51,6 +54,39 @@ def test_average_precision_equals_scikit_learn_with_few_and_many_ties(seed, leve
     ours = average_precisions(scores, targets)[0]
     theirs = [average_precision_score(targets[:, c], scores[:, c]) for c in range(targets.shape[1])]
     np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-12)
+
+
+def precision_by_definition(scores: Sequence[int], positives: Sequence[bool]) -> Fraction:
+    """The sum over thresholds, highest first, of the gain in recall times the precision there, without rounding."""
+    found, before = Fraction(0), Fraction(0)
+    for threshold in sorted(set(scores), reverse=True):
+        retrieved = [positive for score, positive in zip(scores, positives, strict=True) if score >= threshold]
+        recall = Fraction(sum(retrieved), sum(positives))
+        found += (recall - before) * Fraction(sum(retrieved), len(retrieved))
+        before = recall
+    return found
+
+
+def few_clips(clips: int) -> Iterator[tuple[tuple[int, ...], tuple[bool, ...]]]:
+    """Up to four clips all scores of as many levels with all choices of positives, above that 1500 random ones."""
+    choices = list(itertools.product([False, True], repeat=clips))[1:]
+    if clips < 5:
+        yield from itertools.product(itertools.product(range(clips), repeat=clips), choices)
+        return
+    drawn = random.Random(clips)
+    for _ in range(1500):
+        levels = drawn.randint(1, clips)
+        yield tuple(drawn.randrange(levels) for _ in range(clips)), drawn.choice(choices)
+
+
+@pytest.mark.parametrize("clips", range(1, 8))
+def test_average_precision_of_few_clips_is_its_definition_in_fractions_whatever_the_ties(clips):
+    cases = list(few_clips(clips))
+    scores, targets = (np.array(side).T for side in zip(*cases, strict=True))  # (N, cases)
+    expected = [float(precision_by_definition(*case)) for case in cases]
+    np.testing.assert_allclose(average_precisions(scores, targets)[0], expected, rtol=0, atol=1e-9)
+    weighted = average_precisions(scores, targets, np.full((1, clips), 3))[0]
+    np.testing.assert_allclose(weighted, expected, rtol=0, atol=1e-9)
 
 
 @pytest.mark.parametrize("seed", range(8))

@@ -22,7 +22,9 @@ def test_schedules_are_what_they_say(epoch):
     assert rate_at("steps:2,9", epoch, 0, 10) == pytest.approx({0.0: 1.0, 2.5: 0.1, 9.9: 0.01}[epoch])
 
 
-@pytest.mark.parametrize("schedule", ["cosin", "steps", "steps:", "steps:a", "step:30", "steps:30;60"])
+@pytest.mark.parametrize(
+    "schedule", ["cosin", "steps", "steps:", "steps:a", "step:30", "steps:30;60", "steps:-5", "steps:0,5"]
+)
 def test_a_schedule_that_there_is_not_is_refused(schedule):
     with pytest.raises(LongreelError, match=r"is not known\. Give cosine, constant, or steps"):
         FitSettings(schedule=schedule)

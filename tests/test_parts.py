@@ -23,7 +23,7 @@ def make_cart(load: int, *, wheels: int = 4) -> tuple[int, int]:
     return load, wheels
 
 
-KINDS = {"wheel": Wheel}
+KINDS = {"wheel": Wheel, "plain": object}
 
 
 def test_a_name_alone_has_the_defaults():
@@ -46,6 +46,7 @@ def test_parameters_without_a_default_are_given_and_no_options():
     ("text", "message"),
     [
         ("weel", "no part called 'weel'. Did you mean 'wheel'?"),
+        ("plain:size=3", "part plain has no options. Leave out 'size=3'."),
         ("wheel:sise=3", "no option of part wheel called 'sise'. Did you mean 'size'?"),
         ("wheel:size=big", "part wheel: size='big' is not a whole number"),
         ("wheel:size=2.5", "part wheel: size='2.5' is not a whole number"),

@@ -13,8 +13,9 @@ from small_runs import FILES, RESULTS, contents, settings_of, stop_at
 from longreel.errors import LongreelError, ManifestError, RunMismatch
 from longreel.experiments.evaluate import evaluate_run
 from longreel.experiments.optimisation import FitSettings
-from longreel.experiments.runs import load_head, read_config, read_scores, train_run
+from longreel.experiments.runs import load_head, read_config, read_scores
 from longreel.experiments.settings import TrainSettings
+from longreel.experiments.train import train_run
 from longreel.store import FeatureStore
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -30,6 +31,13 @@ def test_a_finished_run_holds_its_files_and_nothing_else(made, tmp_path):
     assert (trained.epoch, trained.val) == (best["epoch"], best["val_map"])
     assert trained.selection == "best val map"
     assert trained.failed == {"train": 0, "val": 0}
+
+
+def test_a_head_larger_than_the_machine_is_refused_before_anything_is_made(made, tmp_path):
+    settings = dataclasses.replace(settings_of(made), head="netvlad:clusters=1000000,hidden=1000000")
+    with pytest.raises(LongreelError, match="GiB to train, and this machine has"):
+        train_run(tmp_path / "run", settings)
+    assert not (tmp_path / "run").exists()
 
 
 def test_the_configuration_has_every_value_resolved(made, tmp_path, monkeypatch):

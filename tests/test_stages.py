@@ -9,8 +9,8 @@ from test_fit import COUNTS, bits, make_clips, make_head, run_fit
 
 from longreel.balance import METHODS, Method, Stage
 from longreel.errors import LongreelError
-from longreel.experiments.runs import train_run
 from longreel.experiments.stages import lay_out
+from longreel.experiments.train import train_run
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -108,7 +108,7 @@ def test_an_adjustment_is_made_once_however_often_the_training_is_interrupted(na
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("longreel.experiments.runs._finish", interrupt)
+        patch.setattr("longreel.experiments.train._finish", interrupt)
         with pytest.raises(KeyboardInterrupt):
             train_run(tmp_path / "run", settings)
     train_run(tmp_path / "run", settings)

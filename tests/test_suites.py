@@ -7,6 +7,7 @@ from longreel.errors import LongreelError
 from longreel.experiments.protocols import PROTOCOLS
 from longreel.experiments.settings import make_settings
 from longreel.experiments.suites import read_suite, suite_names, under_protocol
+from longreel.experiments.table import is_published
 from longreel.heads import HEADS
 from longreel.parts import build_part
 
@@ -103,6 +104,8 @@ def test_a_suite_of_ones_own_is_read_with_its_settings_shared(tmp_path):
         ("epochs = 4", "standardise = 0", "row 'bs': standardise is 0, where true or false is due"),
         ("epochs = 4", "head = ['psa']", "row 'bs': head is ['psa'], where a text in quotes is due"),
         ("[0.5, 0.25]", '["a", 0.25]', "row 'bs': published clip needs 2 figures"),
+        ("[0.5, 0.25]", "[nan, 0.25]", "row 'bs': published clip needs 2 figures"),
+        ('["acc1", "few.map"]', '["acc1", "acc1"]', "a column stands there twice"),
         ("published.clip = [0.5, 0.25]", "published = 3", "row 'bs': published is no table"),
     ],
 )
@@ -113,6 +116,14 @@ def test_a_suite_that_cannot_be_used_is_refused_with_file_row_and_key(old, new, 
         read_suite(str(tmp_path / "mine.toml"))
     assert str(caught.value).startswith(str(tmp_path / "mine.toml"))
     assert text in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("split", "clips", "shown"), [("test", 51239, True), ("val", 25619, False), ("test", 51238, False)]
+)
+def test_published_figures_stand_beside_figures_of_their_own_split_and_clips_alone(split, clips, shown):
+    groups = {"head": 47, "medium": 617, "tail": 340}
+    assert is_published(read_suite("videolt-table1"), "resnet50", split, clips, groups) is shown
 
 
 def test_a_whole_number_will_do_where_a_number_is_due(tmp_path):

@@ -7,7 +7,8 @@ import pytest
 from small_runs import settings_of
 
 from longreel.errors import LongreelError
-from longreel.experiments.runs import read_config, read_scores, train_run
+from longreel.experiments.runs import read_config, read_scores
+from longreel.experiments.train import train_run
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -1,0 +1,57 @@
+"""Head and balance method of a training, chosen and checked before anything is read or trained."""
+
+import os
+from collections.abc import Sequence
+
+import torch
+
+from ..balance import METHODS, Method, build_stage, choose_method
+from ..errors import LongreelError
+from ..heads import Standardised, build_head
+from .settings import TrainSettings
+from .stages import lay_out
+
+STATE = 16  #: bytes of a parameter in training: itself, its gradient, and Adam's two moments.
+
+
+def check_choices(settings: TrainSettings, counts: Sequence[int], dim: int) -> Method:
+    """The balance method, once it is sure that the head can be made and trained with it.
+
+    Args:
+        settings: Of the training.
+        counts: Real training clips of each class.
+        dim: Width of a feature row.
+
+    Raises:
+        LongreelError: When a name, option or combination cannot be used, or the head is too large for this machine.
+    """
+    own = {"loss": settings.loss, "sampler": settings.sampler, "mixer": settings.mixer}
+    released = settings.compat == "released"
+    method = choose_method(settings.balance, counts, **own, adjustment=settings.adjustment, released=released)
+    lay_out(method, settings.fit.epochs)
+    with torch.device("meta"):  # shapes alone
+        head = build_head(settings.head, dim, len(counts), torch.zeros(dim), torch.ones(dim))
+    _check_size(settings.head, head)
+    if not head.trainable:
+        _check_plain(settings, method)
+    for stage in method.stages:
+        build_stage(stage).mixer.check(head)
+    return method
+
+
+def _check_size(text: str, head: Standardised) -> None:
+    needed = STATE * sum(parameter.numel() for parameter in head.parameters())
+    there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if needed > there:
+        raise LongreelError(
+            f"{text}: takes {needed / 2**30:.0f} GiB to train, and this machine has {there / 2**30:.0f}. "
+            f"Give smaller options."
+        )
+
+
+def _check_plain(settings: TrainSettings, method: Method) -> None:
+    """Refuse a method of which a head that is not trained would take no notice."""
+    given = next(filter(None, (settings.loss, settings.sampler, settings.mixer, settings.adjustment)), None)
+    if given is not None or method not in (METHODS["ce"], METHODS["bce"]):  # what is trained if nothing is said
+        what = given or settings.balance
+        raise LongreelError(f"{settings.head} is not trained, so {what} has no part in it. Leave it out.")

@@ -1,0 +1,1 @@
+from .train import Member, Trained, train_together  # noqa: F401

@@ -1,0 +1,281 @@
+"""From a store and its labels to runs: one training, or several side by side."""
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import save
+from torch import Tensor
+
+from ..balance import ADJUSTMENTS, Method, count_training_clips, make_groups
+from ..durable import make_folder, owned, write_bytes, write_json
+from ..errors import LongreelError, ManifestError
+from ..heads import Standardised, build_head
+from ..manifest import Manifest, read_manifest
+from ..parts import build_part
+from ..provenance import describe_environment
+from ..store import FeatureStore
+from .choices import check_choices
+from .clips import ClipSet, load_clips
+from .fit import fit_together
+from .metrics import evaluate_scores
+from .optimisation import SELECTIONS
+from .runs import claim, read_document, resolve_config, write_scores
+from .scoring import cut, score_clips
+from .settings import TrainSettings
+from .training import Course, Progress
+
+CHECKPOINT = "checkpoint.safetensors"
+PREPARED_ROWS = 16384  #: training rows that a head may look at before it is trained.
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What is told of a finished run."""
+
+    folder: Path
+    epoch: int  #: the chosen one, counted from 1.
+    selection: str
+    val: float | None  #: the selected metric on val at that epoch.
+    failed: dict[str, int]  #: clips of each split without features: absent from training, scored lowest in val.
+    partial: dict[str, int]  #: clips of each split that could be decoded in part only; they are used.
+
+
+@dataclass(frozen=True)
+class Member:
+    """One of several runs that are trained side by side."""
+
+    folder: Path
+    settings: TrainSettings
+
+
+def train_run(folder: Path, settings: TrainSettings, on_epoch: Callable[[dict], None] = lambda row: None) -> Trained:
+    """Train a head on a store. The same call goes on where an interrupted one stopped, and ends in the same weights.
+
+    Raises:
+        RunMismatch: When the folder holds a run of another configuration.
+        InUse: When another process is training there.
+        StoreMismatch: When clips of the manifest were never extracted.
+        LongreelError: When the training diverged, or head and method cannot be used.
+    """
+
+    def tell(number: int, row: dict) -> bool:
+        on_epoch(row)
+        return True
+
+    (outcome,) = train_together([Member(folder, settings)], tell)
+    if isinstance(outcome, LongreelError):
+        raise outcome
+    assert outcome is not None, "nothing stops it"
+    return outcome
+
+
+def train_together(
+    members: Sequence[Member], on_epoch: Callable[[int, dict], bool] = lambda number, row: True
+) -> list[Trained | LongreelError | None]:
+    """Train runs of one store and manifest side by side, each in the bits that it would have alone.
+
+    Features are read once for all, and so is every batch that trainings share (``fit_together``).
+
+    Args:
+        members: What to train; store, manifest and root are those of the first.
+        on_epoch: Called with a member's number and the row of its history behind each of its epochs; where it gives
+            false, that member goes no further and its folder keeps a checkpoint at most.
+
+    Returns:
+        For each member the finished run; or what was wrong with its head or method, or how its training failed; or
+        nothing, where it was stopped.
+
+    Raises:
+        RunMismatch, InUse, StoreMismatch: As ``train_run``, for any member.
+    """
+    outcomes: list[Trained | LongreelError | None] = [None] * len(members)
+    given, chosen = _open(members[0].settings), {}
+    for number, member in enumerate(members):
+        try:
+            chosen[number] = _choose(member.settings, given)
+        except LongreelError as error:
+            outcomes[number] = error
+    if not chosen:
+        return outcomes
+    data = _read_data(members[0].settings, given)
+    ready = {number: _prepare(members[number].settings, each, data) for number, each in chosen.items()}
+    with ExitStack() as locks:
+        for number, each in ready.items():
+            folder = members[number].folder
+            make_folder(folder)
+            locks.enter_context(owned(folder / ".lock", str(folder)))
+            claim(folder, each.config)
+        left = {n: each for n, each in ready.items() if not (members[n].folder / "result.json").exists()}
+        for number, progress in _train(members, left, data, on_epoch).items():
+            ended = isinstance(progress, Progress)
+            outcomes[number] = _end(members[number], left[number], data, progress) if ended else progress
+        for number in ready.keys() - left.keys():
+            outcomes[number] = _read_finished(members[number].folder)
+    return outcomes
+
+
+@dataclass(frozen=True)
+class _Given:
+    """What is known before features are read."""
+
+    manifest: Manifest
+    store: FeatureStore
+    counts: list[int]  #: real training clips of each class.
+
+
+@dataclass(frozen=True)
+class _Chosen:
+    """What a member's settings come to."""
+
+    config: dict
+    method: Method
+
+
+@dataclass(frozen=True)
+class _Data:
+    """What all members learn from."""
+
+    given: _Given
+    train: ClipSet
+    val: ClipSet | None
+    mean: Tensor  #: ``(D,)`` of the training rows; so is the next.
+    deviation: Tensor
+
+
+@dataclass(frozen=True)
+class _Ready:
+    """A member before it is trained; nothing has been written yet."""
+
+    config: dict
+    method: Method
+    head: Standardised
+
+
+def _open(settings: TrainSettings) -> _Given:
+    manifest = read_manifest(settings.manifest, settings.root)
+    if not manifest.split("train"):
+        raise ManifestError(f"{settings.manifest}: has no training clips. Give some rows the split train.")
+    return _Given(manifest, FeatureStore(settings.store), count_training_clips(manifest))
+
+
+def _choose(settings: TrainSettings, given: _Given) -> _Chosen:
+    groups = make_groups(settings.groups, given.manifest.classes, given.counts)
+    method = check_choices(settings, given.counts, given.store.spec.dim)
+    config = resolve_config(settings, given.manifest, given.store)
+    config |= {"groups": asdict(groups), "counts": given.counts, "method": json.loads(json.dumps(asdict(method)))}
+    return _Chosen(config, method)
+
+
+def _read_data(settings: TrainSettings, given: _Given) -> _Data:
+    train = load_clips(given.store, given.manifest, "train")
+    val = load_clips(given.store, given.manifest, "val") if given.manifest.split("val") else None
+    _check_trainable(settings, given.manifest, train, val)
+    return _Data(given, train, val, *train.statistics())
+
+
+def _check_trainable(settings: TrainSettings, manifest: Manifest, train: ClipSet, val: ClipSet | None) -> None:
+    """Refuse what failed clips have made untrainable."""
+    advice = f"See `longreel store info {settings.store}`."
+    found = train.targets.sum(dim=0) if len(train) else torch.zeros(len(manifest.classes))
+    if missing := [name for name, clips in zip(manifest.classes, found, strict=True) if clips == 0]:
+        raise LongreelError(f"class {missing[0]!r} has no training clip left, all of them failed. {advice}")
+    if val is not None and len(val) == 0:
+        raise LongreelError(f"all {len(val.failed)} val clips failed, so no epoch can be selected. {advice}")
+
+
+def _prepare(settings: TrainSettings, chosen: _Chosen, data: _Data) -> _Ready:
+    dim, seed, mean, deviation = len(data.mean), settings.fit.seed, data.mean.clone(), data.deviation.clone()
+    if not settings.standardise:
+        mean, deviation = torch.zeros_like(mean), torch.ones_like(deviation)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        head = build_head(settings.head, dim, len(data.given.counts), mean, deviation)
+    head.prepare(data.train.draw_rows(PREPARED_ROWS, seed), seed)
+    return _Ready(chosen.config, chosen.method, head)
+
+
+def _train(
+    members: Sequence[Member], ready: dict[int, _Ready], data: _Data, on_epoch: Callable[[int, dict], bool]
+) -> dict[int, Progress | LongreelError | None]:
+    """Train those that can be trained, and let the others remember what they are compared with."""
+    trained = [number for number, each in ready.items() if each.head.trainable]
+    courses = []
+    for number in trained:
+        member, each = members[number], ready[number]
+        courses.append(Course(each.head, each.method, member.settings.fit, member.folder / CHECKPOINT))
+    counts = _counts(data)
+    outcomes = fit_together(courses, counts, data.train, data.val, lambda place, row: on_epoch(trained[place], row))
+    found: dict[int, Progress | LongreelError | None] = dict(zip(trained, outcomes, strict=True))
+    for number in ready.keys() - found.keys():
+        found[number] = _remember(ready[number], data, members[number].settings)
+    return found
+
+
+def _counts(data: _Data) -> Tensor:
+    """``(C,)``: real training clips of each class."""
+    return torch.tensor(data.given.counts, dtype=torch.float32)
+
+
+@torch.inference_mode()
+def _remember(ready: _Ready, data: _Data, settings: TrainSettings) -> Progress:
+    """What a head that is not trained does in place of it: it takes the training clips as they are."""
+    head, train, frames = ready.head.eval(), data.train, settings.fit.test_frames
+    clips = torch.cat([head.aggregate(*train.batch(batch, frames)) for batch in cut(train, frames)])
+    head.remember(clips, train.targets)
+    return Progress()
+
+
+def _end(member: Member, ready: _Ready, data: _Data, progress: Progress) -> Trained | LongreelError:
+    """Adjust the head as the method has it, and write the run."""
+    try:
+        _adjust(ready, _counts(data))
+    except LongreelError as error:
+        return error
+    _finish(member, ready, data, progress)
+    return _read_finished(member.folder)
+
+
+def _adjust(ready: _Ready, counts: Tensor) -> None:
+    """What the method does to the last layer of the chosen head."""
+    if ready.method.adjustment is not None:
+        output, given = ready.head.output, ready.method.adjustment
+        build_part("adjustment", ADJUSTMENTS, given)(output, counts)
+        if not (output.weight.isfinite().all() and output.bias.isfinite().all()):
+            raise LongreelError(
+                f"{given}: the last layer's numbers are not finite behind it. Take a smaller tau, and another folder."
+            )
+
+
+def _finish(member: Member, ready: _Ready, data: _Data, progress: Progress) -> None:
+    """Write the run's files; ``result.json`` comes last and marks the run as finished."""
+    folder, fit, train, val = member.folder, member.settings.fit, data.train, data.val
+    write_bytes(folder / "head.safetensors", save(ready.head.state_dict()))
+    value = None
+    if val is not None:
+        scores, targets = val.with_failed(score_clips(ready.head, val, fit.test_frames))
+        value = SELECTIONS[fit.select](evaluate_scores(scores, targets))
+        write_scores(folder / "scores-val.safetensors", scores, val.all_ids)
+    write_json(folder / "history.json", progress.history)
+    environment = describe_environment("torch", "numpy", "safetensors", "h5py")
+    write_json(folder / "provenance.json", environment | {"finished": time.strftime("%FT%T%z")})
+    chosen = f"best val {fit.select}" if val is not None else "last epoch (no val split)"
+    result = {
+        "epoch": progress.best_epoch,
+        "selection": chosen if ready.head.trainable else "not trained",
+        "val": value,
+        "failed": {"train": len(train.failed), "val": len(val.failed) if val else 0},
+        "partial": {"train": train.partial, "val": val.partial if val else 0},
+    }
+    write_json(folder / "result.json", result)
+
+
+def _read_finished(folder: Path) -> Trained:
+    """A finished run, rid of what only an unfinished one needs."""
+    for left in (folder / CHECKPOINT, *folder.glob(".*.tmp")):
+        left.unlink(missing_ok=True)
+    return Trained(folder, **read_document(folder / "result.json"))

@@ -1,0 +1,163 @@
+"""One training under way: its head, optimiser and progress, step by step."""
+
+import math
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from ..balance import Batch, Known, Method, Parts, Stage, build_stage
+from ..errors import LongreelError
+from ..heads import Standardised
+from .arithmetic import products_in
+from .checkpoint import load_checkpoint, save_checkpoint
+from .optimisation import FitSettings, rate_at
+from .stages import Leg, lay_out
+
+
+@dataclass
+class Progress:
+    """Where a training stands; together with head and optimiser this is all of its state."""
+
+    epoch: int = 0  #: epochs done.
+    best_epoch: int = 0  #: counted from 1.
+    best_value: float = -math.inf
+    best: dict[str, Tensor] = field(default_factory=dict)
+    running_ap: Tensor = field(default_factory=lambda: torch.zeros(0))  #: ``(C,)`` of the epoch before.
+    memory: dict[str, Tensor] = field(default_factory=dict)  #: what the mixer keeps from batch to batch.
+    draws: Tensor = field(default_factory=torch.get_rng_state)  #: state of the generator, but for clips and frames.
+    history: list[dict] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Course:
+    """One head to be trained, and how."""
+
+    head: Standardised  #: trained in place; ends with the weights of the chosen epoch.
+    method: Method
+    settings: FitSettings
+    checkpoint: Path  #: file that an interrupted training goes on from.
+
+
+class Training:
+    """One training under way."""
+
+    def __init__(self, course: Course, number: int, counts: Tensor) -> None:
+        self.head, self.settings = course.head, course.settings
+        self.checkpoint, self.number, self.counts = course.checkpoint, number, counts
+        self.legs = lay_out(course.method, self.settings.epochs)
+        self.fault: LongreelError | None = None
+        self.stopped = False
+        torch.manual_seed(self.settings.seed)
+        self.progress = Progress(running_ap=torch.zeros_like(counts))
+        self.optimiser = self._resume(0)
+        if self.checkpoint.exists():
+            load_checkpoint(self.checkpoint, self.head, self._resume, self.progress)
+        self._saved = time.monotonic()
+
+    @property
+    def done(self) -> bool:
+        return self.stopped or self.fault is not None or self.progress.epoch >= self.settings.epochs
+
+    @property
+    def leg(self) -> Leg:
+        """The leg of the epoch that comes."""
+        return next(leg for leg in self.legs if self.progress.epoch < leg.end)
+
+    @contextmanager
+    def own_draws(self) -> Iterator[None]:
+        """What PyTorch's generator gives in here is this training's, whatever others draw in between."""
+        torch.set_rng_state(self.progress.draws)
+        yield
+        self.progress.draws = torch.get_rng_state()
+
+    def _resume(self, epoch: int) -> torch.optim.Optimizer:
+        """The optimiser that was at work when so many epochs were done."""
+        stage = next(leg.stage for leg in self.legs if max(0, epoch - 1) < leg.end)
+        self.optimiser = self.settings.make_optimiser(_choose_parameters(self.head, stage))
+        return self.optimiser
+
+    def begin_epoch(self) -> Parts:
+        """Get ready for an epoch: a stage may begin with the chosen head and an output drawn anew."""
+        leg, progress = self.leg, self.progress
+        if leg.begins_anew(progress.epoch):
+            if progress.best:
+                self.head.load_state_dict(progress.best)
+            with self.own_draws():
+                self.head.output.reset_parameters()
+            progress.best_value = -math.inf
+            progress.memory.clear()
+            self.optimiser = self.settings.make_optimiser(_choose_parameters(self.head, leg.stage))
+        self.head.train(not leg.stage.output_only)
+        return build_stage(leg.stage)
+
+    def step(self, batch: Batch, parts: Parts, part: float) -> Tensor:
+        """One step, such a part of the epoch behind its beginning; the sum of the clips' losses."""
+        settings, progress = self.settings, self.progress
+        rate = settings.learning_rate * rate_at(settings.schedule, progress.epoch + part, *self.leg.span)
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate
+        with self.own_draws():
+            known = Known(self.counts, progress.running_ap, torch.default_generator, progress.memory)
+            with products_in(settings.precision):
+                logits, targets = parts.mixer(self.head, batch, known)
+            losses = parts.loss(logits.float(), targets, self.counts)  # (B,)
+            self.optimiser.zero_grad(set_to_none=True)
+            losses.mean().backward()
+        if settings.clip_norm is not None:
+            trained = [parameter for parameter in self.head.parameters() if parameter.requires_grad]
+            torch.nn.utils.clip_grad_norm_(trained, settings.clip_norm)
+        self.optimiser.step()
+        return losses.detach().sum()
+
+    @torch.no_grad()
+    def score_unmixed(self, batch: Batch) -> Tensor:
+        """Logits ``(B, C)`` of the clips as they were drawn; batch statistics and dropout are left alone."""
+        was = self.head.training
+        with products_in(self.settings.precision):
+            scores = self.head.eval()(batch.frames, batch.mask).float()
+        self.head.train(was)
+        return scores
+
+    def check_finite(self, *tensors: Tensor) -> None:
+        if not all(bool(tensor.isfinite().all()) for tensor in tensors):
+            now = f"epoch {self.progress.epoch + 1}, learning rate {self.settings.learning_rate:g}"
+            raise LongreelError(f"training diverged ({now}): use a lower learning rate, and another folder.")
+
+    @property
+    def looks(self) -> bool:
+        """Whether val is looked at behind this epoch."""
+        done = self.progress.epoch + 1
+        return done % self.settings.validate_every == 0 or done == self.leg.end
+
+    def choose(self, value: float) -> None:
+        """Keep the head if it is the best so far; of equals the later one, which has been trained more."""
+        progress = self.progress
+        if value >= progress.best_value:
+            progress.best_value, progress.best_epoch = value, progress.epoch + 1
+            progress.best = {name: tensor.clone() for name, tensor in self.head.state_dict().items()}
+
+    def save(self) -> None:
+        if not self.stopped and time.monotonic() - self._saved >= self.settings.checkpoint_seconds:
+            save_checkpoint(self.checkpoint, self.head, self.optimiser, self.progress)
+            self._saved = time.monotonic()
+
+    def end(self) -> Progress | LongreelError | None:
+        """What became of it."""
+        if self.fault is not None or self.stopped:
+            return self.fault
+        self.head.load_state_dict(self.progress.best)
+        return self.progress
+
+
+def _choose_parameters(head: Standardised, stage: Stage) -> list[nn.Parameter]:
+    """The parameters that a stage trains; no gradient is computed for the others."""
+    head.requires_grad_(not stage.output_only)
+    chosen = list(head.output.parameters() if stage.output_only else head.parameters())
+    for parameter in chosen:
+        parameter.requires_grad_(True)
+    return chosen
