@@ -2,6 +2,7 @@
 
 python benchmarks/synthetic_videolt.py LISTS FOLDER
 longreel bench FOLDER/synthetic.toml FOLDER/clips.csv --store synthetic=FOLDER/synthetic.store --out FOLDER/table
+longreel bench FOLDER/longer.toml FOLDER/clips.csv --store synthetic=FOLDER/synthetic.store --out FOLDER/table-longer
 
 Of VideoLT's 1004 classes every tenth in the order of their training counts is taken, 100 in all. A class keeps a
 quarter of its training clips, at least 3; val and test keep a quarter of theirs. A clip has 10 to 30 frames of 512
@@ -69,6 +70,12 @@ name = "MOVE, Agg"
 head = "{aggregated}"
 balance = "move"
 """
+#: what the second suite has otherwise: epochs enough for MOVE, and the aggregated head as the baseline.
+LONGER = {
+    "epochs = 40": "epochs = 100",
+    "steps:25,35": "steps:60,85",
+    'baseline = "baseline"': 'baseline = "baseline, Agg"',
+}
 AGGREGATED = "aggregated:clusters=16,reduced=256,hidden=512"
 
 
@@ -142,6 +149,9 @@ def main() -> None:
     names = {"poor": f"<={low}", "middle": f"{low + 1}-{high}", "rich": f">{high}"}
     suite = SUITE.format(low=low, high=high, aggregated=AGGREGATED, **names)
     (given.folder / "synthetic.toml").write_text(suite)
+    for old, new in LONGER.items():
+        suite = suite.replace(old, new)
+    (given.folder / "longer.toml").write_text(suite)
     counts = np.bincount([place[label] for _, labels in kept["train"] for label in labels], minlength=CLASSES)
     print({split: len(clips) for split, clips in kept.items()}, "training clips a class:", counts.max(), counts.min())
 

@@ -55,6 +55,9 @@ def train(
         bool | None, typer.Option("--standardise/--no-standardise", help="Standardise features by the training rows.")
     ] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; another number gives other bits.")] = None,
+    features: Annotated[
+        str, typer.Option(help="memory, disk (read as they are needed), or auto: memory where they fit in.")
+    ] = "auto",
     checkpoint_seconds: Annotated[
         float | None, typer.Option(min=0, help="An interruption repeats at most this much; 10 if not given.")
     ] = None,
@@ -107,7 +110,7 @@ def train(
     epochs = settings.fit.epochs
     with Steps() as steps:
         steps.begin("train", epochs)
-        trained = train_run(out, settings, on_epoch=lambda row: steps.reach(row["epoch"]))
+        trained = train_run(out, settings, lambda row: steps.reach(row["epoch"]), place=features, on_data=_say_place)
     for split in trained.failed:
         if trained.failed[split] or trained.partial[split]:
             counted = f"{trained.failed[split]} {split} clips have no features, {trained.partial[split]} are partial"
@@ -118,6 +121,11 @@ def train(
     if trained.val is not None:
         print_evaluation(evaluate_run(out, "val"))
     print(f"epoch {trained.epoch} of {epochs}, {trained.selection} -> {out}")
+
+
+def _say_place(place: str) -> None:
+    where = {"memory": "in memory", "disk": "read from disk as they are needed, not checked against their digests"}
+    say(f"features: {where[place]}")
 
 
 def import_checkpoint(

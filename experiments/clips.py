@@ -1,16 +1,22 @@
-"""A split's features and targets in memory, batched by index operations."""
+"""A split's features and targets, batched by index operations; features are in memory, or on disk where they must."""
 
-from collections.abc import Sequence
+import math
+from collections import deque
+from collections.abc import Generator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import StoreMismatch
+from ..errors import StoreMismatch, unknown
 from ..manifest import Clip, Manifest
 from ..store import FeatureStore
+from .disk import DiskRows, fits_in_memory
 
+PLACES = ("auto", "memory", "disk")
+AHEAD = 2  #: batches that are read from disk before they are needed.
 STATISTICS_ROWS = 65536  #: rows taken at a time, so that no second copy of the features is made in float64.
 
 
@@ -19,7 +25,7 @@ class ClipSet:
     """The clips of one split, those that have features in the order of their ids."""
 
     ids: tuple[str, ...]
-    features: Tensor  #: ``(frames, D)`` float16, all clips behind one another.
+    features: Tensor | DiskRows  #: ``(frames, D)`` float16, all clips behind one another.
     offsets: Tensor  #: ``(clips + 1,)`` int64: clip ``i`` has the rows ``offsets[i]`` up to ``offsets[i + 1]``.
     targets: Tensor  #: ``(clips, C)`` float32 multi-hot.
     failed: tuple[Clip, ...] = ()  #: clips of the split that could not be extracted.
@@ -28,6 +34,11 @@ class ClipSet:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    @property
+    def place(self) -> str:
+        """Where its features are: ``memory`` or ``disk``."""
+        return "memory" if isinstance(self.features, Tensor) else "disk"
 
     def batch(
         self, clips: Tensor, frames: int | None = None, generator: torch.Generator | None = None
@@ -57,6 +68,23 @@ class ClipSet:
             mask = torch.ones_like(places, dtype=torch.bool)
         return self.features[first[:, None] + places].float(), mask
 
+    def batches(
+        self, clips: Sequence[Tensor], frames: int | None = None, generator: torch.Generator | None = None
+    ) -> Generator[tuple[Tensor, Tensor], None, None]:
+        """``batch`` of each in turn. From disk, the next one is read while this one is used."""
+        if isinstance(self.features, Tensor):
+            yield from (self.batch(each, frames, generator) for each in clips)
+            return
+        with ThreadPoolExecutor(1) as pool:  # one thread, so that draws come in turn
+            waiting = deque()
+            for number, each in enumerate(clips):
+                self.features.read_ahead(each)
+                waiting.append(pool.submit(self.batch, each, frames, generator))
+                if number >= AHEAD:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+
     def with_failed(self, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Scores and targets of the whole split: clips without features come last and are scored lowest.
 
@@ -83,15 +111,23 @@ class ClipSet:
 
     def statistics(self) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation over all rows, each ``(D,)`` float32; a constant column has deviation 1."""
-        parts = self.features.split(STATISTICS_ROWS)
-        mean = torch.stack([part.double().sum(dim=0) for part in parts]).sum(dim=0) / len(self.features)
-        squares = torch.stack([(part.double() - mean).square().sum(dim=0) for part in parts]).sum(dim=0)
-        deviation = (squares / len(self.features)).sqrt()
+        rows = self.features
+        mean = torch.stack([part.double().sum(dim=0) for part in rows.split(STATISTICS_ROWS)]).sum(dim=0) / len(rows)
+        squares = torch.stack([(part.double() - mean).square().sum(dim=0) for part in rows.split(STATISTICS_ROWS)]).sum(
+            dim=0
+        )
+        deviation = (squares / len(rows)).sqrt()
         return mean.float(), torch.where(deviation > 1e-6, deviation, torch.ones_like(deviation)).float()
 
 
-def load_clips(store: FeatureStore, manifest: Manifest, split: str) -> ClipSet:
-    """Read one split into memory; every clip's bytes are checked against their digest.
+def load_clips(store: FeatureStore, manifest: Manifest, split: str, place: str = "auto") -> ClipSet:
+    """One split of a store.
+
+    Args:
+        store, manifest, split: Which clips.
+        place: ``memory``: features are read at once, and every clip's bytes checked against their digest. ``disk``:
+            they are read as they are asked for, unchecked; training gives the same bits. ``auto``: memory where they
+            fit in.
 
     Raises:
         StoreMismatch: When clips of the split were never extracted.
@@ -106,16 +142,28 @@ def load_clips(store: FeatureStore, manifest: Manifest, split: str) -> ClipSet:
             f"{store.folder}: lacks {len(unknown)} of the {len(clips)} {split} clips of {manifest.path}, such as "
             f"{unknown[0].clip_id!r}. Run `longreel extract {manifest.path} {store.folder}` with the store's options."
         )
-    features, offsets = store.read([clip.clip_id for clip in present])
+    features, offsets = _read(store, [clip.clip_id for clip in present], place)
     return ClipSet(
         ids=tuple(clip.clip_id for clip in present),
-        features=torch.from_numpy(features),
-        offsets=torch.from_numpy(offsets),
+        features=features,
+        offsets=offsets,
         targets=multi_hot(present, manifest.classes),
         failed=tuple(absent),
         failed_targets=multi_hot(absent, manifest.classes),
         partial=sum(store.origin(clip.clip_id).fraction < 1.0 for clip in present),
     )
+
+
+def _read(store: FeatureStore, clip_ids: Sequence[str], place: str) -> tuple[Tensor | DiskRows, Tensor]:
+    """Features and offsets of clips, as ``ClipSet`` has them."""
+    if place not in PLACES:
+        raise unknown("place for features", place, PLACES)
+    if place != "memory":
+        rows = DiskRows(store, clip_ids)
+        if place == "disk" or not fits_in_memory(2 * math.prod(rows.shape)):
+            return rows, torch.from_numpy(rows.offsets)
+    features, offsets = store.read(clip_ids)
+    return torch.from_numpy(features), torch.from_numpy(offsets)
 
 
 def multi_hot(clips: Sequence[Clip], classes: Sequence[str]) -> Tensor:

@@ -134,8 +134,9 @@ def _train_epoch(group: list[Training], train: ClipSet) -> dict[int, float]:
     order = parts[first.number].sampler(train.targets, generator)
     batches = order.split(first.settings.batch_size)
     totals, scores = defaultdict(lambda: torch.zeros(())), defaultdict(list)
-    for number, clips in enumerate(batches):
-        batch = Batch(*train.batch(clips, first.settings.frames, generator), train.targets[clips])
+    read = train.batches(batches, first.settings.frames, generator)
+    for number, (clips, (rows, mask)) in enumerate(zip(batches, read, strict=True)):
+        batch = Batch(rows, mask, train.targets[clips])
         for training in group:
             own = parts[training.number]
             totals[training.number] = totals[training.number] + training.step(batch, own, number / len(batches))

@@ -31,8 +31,7 @@ def score_together(heads: Sequence[nn.Module], clips: ClipSet, frames: int | Non
     found: list[list[Tensor]] = [[] for _ in heads]
     for head in heads:
         head.eval()
-    for batch in cut(clips, frames):
-        rows, mask = clips.batch(batch, frames)
+    for rows, mask in clips.batches(cut(clips, frames), frames):
         for scores, head in zip(found, heads, strict=True):
             scores.append(head(rows, mask))
     return [torch.cat(scores).numpy() for scores in found]

@@ -53,7 +53,14 @@ class Member:
     settings: TrainSettings
 
 
-def train_run(folder: Path, settings: TrainSettings, on_epoch: Callable[[dict], None] = lambda row: None) -> Trained:
+def train_run(
+    folder: Path,
+    settings: TrainSettings,
+    on_epoch: Callable[[dict], None] = lambda row: None,
+    *,
+    place: str = "auto",
+    on_data: Callable[[str], None] = lambda place: None,
+) -> Trained:
     """Train a head on a store. The same call goes on where an interrupted one stopped, and ends in the same weights.
 
     Raises:
@@ -67,7 +74,7 @@ def train_run(folder: Path, settings: TrainSettings, on_epoch: Callable[[dict], 
         on_epoch(row)
         return True
 
-    (outcome,) = train_together([Member(folder, settings)], tell)
+    (outcome,) = train_together([Member(folder, settings)], tell, place=place, on_data=on_data)
     if isinstance(outcome, LongreelError):
         raise outcome
     assert outcome is not None, "nothing stops it"
@@ -75,7 +82,11 @@ def train_run(folder: Path, settings: TrainSettings, on_epoch: Callable[[dict], 
 
 
 def train_together(
-    members: Sequence[Member], on_epoch: Callable[[int, dict], bool] = lambda number, row: True
+    members: Sequence[Member],
+    on_epoch: Callable[[int, dict], bool] = lambda number, row: True,
+    *,
+    place: str = "auto",
+    on_data: Callable[[str], None] = lambda place: None,
 ) -> list[Trained | LongreelError | None]:
     """Train runs of one store and manifest side by side, each in the bits that it would have alone.
 
@@ -85,6 +96,8 @@ def train_together(
         members: What to train; store, manifest and root are those of the first.
         on_epoch: Called with a member's number and the row of its history behind each of its epochs; where it gives
             false, that member goes no further and its folder keeps a checkpoint at most.
+        place: Where features are while they are trained on, as in ``load_clips``; no bit depends on it.
+        on_data: Called with that place, ``memory`` or ``disk``, before anything is trained.
 
     Returns:
         For each member the finished run; or what was wrong with its head or method, or how its training failed; or
@@ -102,7 +115,7 @@ def train_together(
             outcomes[number] = error
     if not chosen:
         return outcomes
-    data = _read_data(members[0].settings, given)
+    data = _read_data(members[0].settings, given, place)
     ready = {number: _prepare(members[number].settings, each, data) for number, each in chosen.items()}
     with ExitStack() as locks:
         for number, each in ready.items():
@@ -111,6 +124,8 @@ def train_together(
             locks.enter_context(owned(folder / ".lock", str(folder)))
             claim(folder, each.config)
         left = {n: each for n, each in ready.items() if not (members[n].folder / "result.json").exists()}
+        if left:
+            on_data(data.train.place)
         for number, progress in _train(members, left, data, on_epoch).items():
             ended = isinstance(progress, Progress)
             outcomes[number] = _end(members[number], left[number], data, progress) if ended else progress
@@ -171,9 +186,9 @@ def _choose(settings: TrainSettings, given: _Given) -> _Chosen:
     return _Chosen(config, method)
 
 
-def _read_data(settings: TrainSettings, given: _Given) -> _Data:
-    train = load_clips(given.store, given.manifest, "train")
-    val = load_clips(given.store, given.manifest, "val") if given.manifest.split("val") else None
+def _read_data(settings: TrainSettings, given: _Given, place: str) -> _Data:
+    train = load_clips(given.store, given.manifest, "train", place)
+    val = load_clips(given.store, given.manifest, "val", place) if given.manifest.split("val") else None
     _check_trainable(settings, given.manifest, train, val)
     return _Data(given, train, val, *train.statistics())
 
@@ -225,7 +240,7 @@ def _counts(data: _Data) -> Tensor:
 def _remember(ready: _Ready, data: _Data, settings: TrainSettings) -> Progress:
     """What a head that is not trained does in place of it: it takes the training clips as they are."""
     head, train, frames = ready.head.eval(), data.train, settings.fit.test_frames
-    clips = torch.cat([head.aggregate(*train.batch(batch, frames)) for batch in cut(train, frames)])
+    clips = torch.cat([head.aggregate(*batch) for batch in train.batches(cut(train, frames), frames)])
     head.remember(clips, train.targets)
     return Progress()
 

@@ -122,6 +122,7 @@ def test_a_loaded_split_has_each_of_its_clips_with_its_own_features_and_labels(s
     rows = {row["path"]: row for row in made.rows if row["split"] == split}
     assert sorted(clips.ids) == sorted(rows)
     assert len(clips) == len(rows)
+    assert isinstance(clips.features, torch.Tensor)
     for index, clip_id in enumerate(clips.ids):
         stored = clips.features[clips.offsets[index] : clips.offsets[index + 1]]
         np.testing.assert_array_equal(stored.numpy(), made.features[clip_id])

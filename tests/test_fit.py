@@ -71,6 +71,7 @@ def test_a_separable_task_is_learnt(name, frames, tmp_path):
 def test_the_loop_equals_one_written_out(tmp_path):
     """Full batches, so that the order does not matter; AdamW (Loshchilov and Hutter 2019) and the cosine by hand."""
     clips, epochs, rate, decay = make_clips(1), 5, 0.02, 0.3
+    assert isinstance(clips.features, Tensor)
     head = build_head("linear", 4, 3, torch.zeros(4), torch.ones(4))
     means = torch.stack(
         [clips.features[a:b].double().mean(dim=0) for a, b in zip(clips.offsets[:-1], clips.offsets[1:], strict=True)]
@@ -149,6 +150,7 @@ def test_scoring_does_not_depend_on_the_batch_size_and_drops_nothing(monkeypatch
         with monkeypatch.context() as patch:
             patch.setattr(f"longreel.experiments.scoring.{limit}", value)
             np.testing.assert_allclose(score_clips(head, clips), scores, rtol=1e-5, atol=1e-6)
+    assert isinstance(clips.features, Tensor)
     for index in range(21):
         alone = clips.features[clips.offsets[index] : clips.offsets[index + 1]].float()
         np.testing.assert_allclose(head(alone[None]).detach()[0].numpy(), scores[index], rtol=1e-5, atol=1e-6)

@@ -6,6 +6,7 @@ import pytest
 import torch
 from small_runs import contents, settings_of, stop_at
 from test_fit import COUNTS, bits, make_clips, make_head, run_fit
+from torch import Tensor
 
 from longreel.balance import METHODS, Method, Stage
 from longreel.errors import LongreelError
@@ -144,6 +145,7 @@ def test_the_running_ap_is_that_of_the_unmixed_clips_of_the_epoch_before(tmp_pat
             return super().__call__(head, batch, known)
 
     def ranked_by_hand(head) -> list[float]:
+        assert isinstance(clips.features, Tensor)
         rows = [clips.features[a:b].float()[None] for a, b in zip(clips.offsets[:-1], clips.offsets[1:], strict=True)]
         with torch.no_grad():
             scores = torch.cat([head.eval()(row) for row in rows])

@@ -1,0 +1,77 @@
+"""Features that stay on disk: rows are read as they are asked for, and fetched ahead in the background."""
+
+import itertools
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ..store import FeatureStore, RowReader
+
+MEMORY_SHARE = 0.6  #: of the memory that is free, which features may take.
+CGROUP = Path("/sys/fs/cgroup")
+
+
+class DiskRows:
+    """The rows of some clips behind one another, ``(frames, D)`` float16, with what a ``ClipSet`` needs of a tensor.
+
+    What is read is not checked against the clips' digests, which are those of whole clips.
+    """
+
+    def __init__(self, store: FeatureStore, clip_ids: Sequence[str]) -> None:
+        self._reader = RowReader(store, clip_ids)
+        self.offsets = np.cumsum([0, *self._reader.lengths])
+        self.shape = (int(self.offsets[-1]), store.spec.dim)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: Tensor) -> Tensor:
+        """Rows by number: ``(N,)`` -> ``(N, D)``, or ``(B, T)``, each line of one clip, -> ``(B, T, D)``."""
+        wanted = rows.numpy().reshape(len(rows), -1)
+        clips = np.searchsorted(self.offsets, wanted[:, 0], side="right") - 1
+        found = self._reader.read(clips, wanted - self.offsets[clips, None])
+        return torch.from_numpy(found.reshape(*rows.shape, -1))
+
+    def split(self, size: int) -> Iterator[Tensor]:
+        """All rows in order, so many at a time; the clips of the next part are fetched while this one is used."""
+        bounds = [*range(0, len(self), size), len(self)]
+        clips = [self._clips_between(a, b) for a, b in itertools.pairwise(bounds)]
+        for number, (begin, end) in enumerate(itertools.pairwise(bounds)):
+            for coming in clips[number + 1 : number + 2]:
+                self._reader.read_ahead(coming)
+            part = np.empty((end - begin, self.shape[1]), dtype=np.float16)
+            for clip in clips[number].tolist():
+                first, last = np.clip(self.offsets[clip : clip + 2], begin, end)
+                rows = np.arange(first, last) - self.offsets[clip]
+                part[first - begin : last - begin] = self._reader.read(np.array([clip]), rows[None])[0]
+            yield torch.from_numpy(part)
+
+    def _clips_between(self, begin: int, end: int) -> NDArray[np.int64]:
+        first, last = np.searchsorted(self.offsets, [begin, end - 1], side="right") - 1
+        return np.arange(first, last + 1)
+
+    def read_ahead(self, clips: Tensor) -> None:
+        """Have the operating system fetch clips, by number, that come up soon."""
+        self._reader.read_ahead(clips.numpy())
+
+
+def free_memory() -> int:
+    """Bytes that this process may still take: what the system has left, or its control group allows."""
+    pages = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        pages = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
+        limit, used = (CGROUP / name for name in ("memory.max", "memory.current"))
+        return min(pages, max(0, int(limit.read_text()) - int(used.read_text())))
+    except (OSError, ValueError, StopIteration):  # another system, or no limit
+        return pages
+
+
+def fits_in_memory(size: int) -> bool:
+    """Whether so many bytes of features leave enough room for what is done with them."""
+    return size <= MEMORY_SHARE * free_memory()

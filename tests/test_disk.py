@@ -1,0 +1,98 @@
+"""Features that stay on disk: the same batches, statistics and weights as from memory."""
+
+import dataclasses
+import os
+import threading
+from typing import Any
+
+import pytest
+import torch
+from small_runs import contents, settings_of
+
+from longreel.errors import LongreelError
+from longreel.experiments import disk
+from longreel.experiments.clips import ClipSet, load_clips
+from longreel.experiments.disk import DiskRows
+from longreel.experiments.evaluate import evaluate_run
+from longreel.experiments.train import train_run
+from longreel.manifest import read_manifest
+from longreel.store import FeatureStore
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+def load(made, place: str, split: str = "train") -> ClipSet:
+    return load_clips(FeatureStore(made.store), read_manifest(made.manifest), split, place)
+
+
+def draw(clips: ClipSet, **options: Any) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    order = torch.randperm(len(clips), generator=torch.Generator().manual_seed(0))
+    generator = torch.Generator().manual_seed(1) if options.pop("random", False) else None
+    return list(clips.batches(order.split(4), generator=generator, **options))
+
+
+@pytest.mark.parametrize("options", [{}, {"frames": 3}, {"frames": 3, "random": True}])
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_batches_from_disk_are_those_from_memory(options, split, made):
+    found = [draw(load(made, place, split), **options) for place in ("disk", "memory")]
+    for one, other in zip(*found, strict=True):
+        assert torch.equal(one[0], other[0])
+        assert torch.equal(one[1], other[1])
+
+
+@pytest.mark.parametrize("size", [1, 7, 1000])
+def test_parts_are_the_rows_in_order(size, made):
+    parts, whole = list(load(made, "disk").features.split(size)), load(made, "memory").features
+    assert {len(part) for part in parts[:-1]} <= {size}
+    assert isinstance(whole, torch.Tensor)
+    assert torch.equal(torch.cat(parts), whole)
+
+
+def test_statistics_and_drawn_rows_are_the_same(made):
+    one, other = load(made, "disk"), load(made, "memory")
+    assert all(torch.equal(a, b) for a, b in zip(one.statistics(), other.statistics(), strict=True))
+    assert torch.equal(one.draw_rows(9, 3), other.draw_rows(9, 3))
+
+
+@pytest.mark.parametrize("head", ["nonlinear", "knn"])
+def test_a_run_from_disk_has_the_bits_of_one_from_memory(head, made, tmp_path):
+    settings = dataclasses.replace(settings_of(made, frames=3), head=head)
+    for place in ("disk", "memory"):
+        train_run(tmp_path / place, settings, place=place)
+    assert contents(tmp_path / "disk") == contents(tmp_path / "memory")
+
+
+def test_without_room_in_memory_features_stay_on_disk(made, tmp_path, monkeypatch):
+    assert isinstance(load(made, "auto").features, torch.Tensor)
+    train_run(tmp_path / "run", settings_of(made))
+    wanted = evaluate_run(tmp_path / "run", "val")["overall"]
+    monkeypatch.setattr(disk, "free_memory", lambda: 100)
+    assert isinstance(load(made, "auto").features, DiskRows)
+    train_run(tmp_path / "again", settings_of(made))
+    assert evaluate_run(tmp_path / "again", "val")["overall"] == wanted
+
+
+def test_free_memory_is_some_and_less_than_the_machine_has():
+    assert 0 < disk.free_memory() < os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def test_a_limit_of_the_control_group_counts(tmp_path, monkeypatch):
+    monkeypatch.setattr(disk, "CGROUP", tmp_path)
+    (tmp_path / "memory.max").write_text("5000\n")
+    (tmp_path / "memory.current").write_text("1000\n")
+    assert disk.free_memory() == 4000
+    (tmp_path / "memory.max").write_text("max\n")
+    assert disk.free_memory() > 4000
+
+
+def test_a_place_that_there_is_not_is_refused(made):
+    with pytest.raises(LongreelError, match=r"no place for features called 'dist'\. Did you mean 'disk'"):
+        load(made, "dist")
+
+
+def test_an_interrupted_epoch_leaves_no_thread_behind(made):
+    batches = load(made, "disk").batches(torch.arange(4).split(1))
+    next(batches)
+    before = threading.active_count()
+    batches.close()
+    assert threading.active_count() < before
