@@ -13,7 +13,13 @@ from torch import Tensor
 from ..store import FeatureStore, RowReader
 
 MEMORY_SHARE = 0.6  #: of the memory that is free, which features may take.
-CGROUP = Path("/sys/fs/cgroup")
+PROC, CGROUP = Path("/proc"), Path("/sys/fs/cgroup")
+MEMINFO = PROC / "meminfo"
+#: of control groups, version 2 and 1: controller in /proc/self/cgroup, its folder, and the files of limit and use.
+LIMITS = (
+    ("", "", "memory.max", "memory.current"),
+    ("memory", "memory", "memory.limit_in_bytes", "memory.usage_in_bytes"),
+)
 
 
 class DiskRows:
@@ -62,14 +68,23 @@ class DiskRows:
 
 def free_memory() -> int:
     """Bytes that this process may still take: what the system has left, or its control group allows."""
-    pages = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if MEMINFO.exists():
+        lines = MEMINFO.read_text().splitlines()
+        free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
+    return min([free, *(left for version in LIMITS if (left := _left_in_group(*version)) is not None)])
+
+
+def _left_in_group(controller: str, folder: str, limit: str, used: str) -> int | None:
+    """What the limit of this process's control group leaves, cached files apart; nothing where there is no limit."""
     try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        pages = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
-        limit, used = (CGROUP / name for name in ("memory.max", "memory.current"))
-        return min(pages, max(0, int(limit.read_text()) - int(used.read_text())))
-    except (OSError, ValueError, StopIteration):  # another system, or no limit
-        return pages
+        lines = [line.split(":", 2) for line in (PROC / "self/cgroup").read_text().splitlines()]
+        group = CGROUP / folder / next(path for _, name, path in lines if name == controller).lstrip("/")
+        statistics = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+        cached = int(statistics.get("total_inactive_file", statistics.get("inactive_file", "0")))
+        return max(0, int((group / limit).read_text()) - int((group / used).read_text()) + cached)
+    except (OSError, ValueError, StopIteration):
+        return None
 
 
 def fits_in_memory(size: int) -> bool:

@@ -76,13 +76,32 @@ def test_free_memory_is_some_and_less_than_the_machine_has():
     assert 0 < disk.free_memory() < os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
-def test_a_limit_of_the_control_group_counts(tmp_path, monkeypatch):
-    monkeypatch.setattr(disk, "CGROUP", tmp_path)
-    (tmp_path / "memory.max").write_text("5000\n")
-    (tmp_path / "memory.current").write_text("1000\n")
-    assert disk.free_memory() == 4000
-    (tmp_path / "memory.max").write_text("max\n")
-    assert disk.free_memory() > 4000
+@pytest.mark.parametrize(
+    ("line", "folder", "names"),
+    [
+        ("0::/jobs/7", "jobs/7", ("memory.max", "memory.current", "inactive_file")),
+        (
+            "4:memory:/jobs/7",
+            "memory/jobs/7",
+            ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+        ),
+    ],
+    ids=["version 2", "version 1"],
+)
+def test_a_limit_of_the_control_group_counts_and_cached_files_do_not(line, folder, names, tmp_path, monkeypatch):
+    group = tmp_path / "cgroup" / folder
+    group.mkdir(parents=True)
+    (tmp_path / "self").mkdir()
+    (tmp_path / "self" / "cgroup").write_text(f"1:cpu:/\n{line}\n")
+    limit, used, cached = names
+    (group / "memory.stat").write_text(f"anon 5\n{cached} 200\n")
+    (group / used).write_text("1000\n")
+    (group / limit).write_text("5000\n")
+    monkeypatch.setattr(disk, "CGROUP", tmp_path / "cgroup")
+    monkeypatch.setattr(disk, "PROC", tmp_path)
+    assert disk.free_memory() == 4200
+    (group / limit).write_text("max\n")
+    assert disk.free_memory() > 4200
 
 
 def test_a_place_that_there_is_not_is_refused(made):

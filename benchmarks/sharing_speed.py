@@ -1,0 +1,169 @@
+"""Several trainings side by side on a store larger than memory, against one after another, and the wait for data.
+
+python benchmarks/sharing_speed.py build/sharing-speed
+
+Makes a store of 3000 clips x 150 x 2048 (1.8 GB). Everything is measured in processes of their own whose control group
+(version 1 or 2; as root) may take 1.5 GB of memory, cached files included, so that a pass over the clips finds little
+of the one before. Own compute is that of the same trainings on 300 of the clips in memory, per clip, without a limit.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+CLIPS, LENGTH, DIM, CLASSES, FRAMES, BATCH = 3000, 150, 2048, 100, 60, 128
+LIMIT = 1_500_000_000
+EPOCHS = 2
+#: what is trained: head, how many of it, and how much memory it may take besides.
+PACKS = {"linear": 16, "nonlinear-early": 16, "nonlinear": 4}
+
+
+def write_store(folder: Path) -> None:
+    """Random features; clips in the order of their names."""
+    from longreel.store import ClipFeatures, Origin, ShardWriter, Spec
+
+    folder.mkdir(parents=True)
+    generator = np.random.default_rng(0)
+    seconds = np.arange(LENGTH, dtype=np.float64)
+    with ShardWriter(folder, Spec("random", "0", DIM, "given", "none", "none")) as writer:
+        for clip in range(CLIPS):
+            rows = generator.random((LENGTH, DIM), dtype=np.float32).astype(np.float16)
+            writer.add(f"{clip:05}", ClipFeatures(rows, seconds), Origin("none", 1.0, 0, 0, "00" * 32))
+
+
+def run(folder: Path, head: str, numbers: list[int], place: str, clips: int, epochs: int) -> dict[str, float]:
+    """In this process: trainings with other learning rates side by side; seconds, and those of waiting for batches."""
+    from longreel.memory import keep_freed_memory
+
+    keep_freed_memory()
+    import torch
+
+    from longreel.balance import METHODS
+    from longreel.experiments.clips import ClipSet, load_clips
+    from longreel.experiments.fit import fit_together
+    from longreel.experiments.optimisation import FitSettings
+    from longreel.experiments.training import Course
+    from longreel.heads import build_head
+    from longreel.manifest import read_manifest
+    from longreel.store import FeatureStore
+
+    table = folder / f"clips-{clips}.csv"
+    names = (f"{clip:05},c{clip % CLASSES},train\n" for clip in range(clips))
+    table.write_text("path,label,split\n" + "".join(names))
+    begun = time.perf_counter()
+    train = load_clips(FeatureStore(folder / "store"), read_manifest(table), "train", place)
+    courses = []
+    for number in numbers:
+        settings = FitSettings(
+            epochs=epochs, batch_size=BATCH, frames=FRAMES, learning_rate=1e-4 * (number + 1), checkpoint_seconds=1e9
+        )
+        torch.manual_seed(0)
+        made = build_head(head, DIM, CLASSES, torch.zeros(DIM), torch.ones(DIM))
+        courses.append(Course(made, METHODS["ce"], settings, folder / "none.safetensors"))
+    waited, plain = 0.0, ClipSet.batches
+
+    def timed(self: ClipSet, *more: object) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        nonlocal waited
+        batches = plain(self, *more)  # pyright: ignore[reportArgumentType]
+        while True:
+            asked = time.perf_counter()
+            batch = next(batches, None)
+            waited += time.perf_counter() - asked
+            if batch is None:
+                return
+            yield batch
+
+    ClipSet.batches = timed  # pyright: ignore[reportAttributeAccessIssue]
+    trained = time.perf_counter()
+    fit_together(courses, torch.full((CLASSES,), clips / CLASSES), train, None)
+    return {"all": time.perf_counter() - begun, "training": time.perf_counter() - trained, "waiting": waited}
+
+
+def one_pass(folder: Path) -> dict[str, float]:
+    """In this process: the seconds of reading every clip's drawn rows once, fetched ahead, and nothing else."""
+    from longreel.store import FeatureStore, RowReader
+
+    reader = RowReader(FeatureStore(folder / "store"), [f"{clip:05}" for clip in range(CLIPS)])
+    drawn = np.random.default_rng(1)
+    batches = np.array_split(drawn.permutation(CLIPS), CLIPS // BATCH)
+    begun = time.perf_counter()
+    for number, clips in enumerate(batches):
+        for ahead in batches[number : number + 3] if number == 0 else batches[number + 2 : number + 3]:
+            reader.read_ahead(ahead)
+        reader.read(clips, np.sort(drawn.integers(0, LENGTH, (len(clips), FRAMES)), axis=1))
+    return {"all": time.perf_counter() - begun}
+
+
+@contextmanager
+def limited() -> Iterator[Path]:
+    """The file of a new control group that takes processes in, with its limit."""
+    first = Path("/sys/fs/cgroup/memory")
+    root, name = (first, "memory.limit_in_bytes") if first.exists() else (first.parent, "memory.max")
+    group = root / f"longreel-{os.getpid()}"
+    group.mkdir()
+    try:
+        (group / name).write_text(str(LIMIT))
+        yield group / "cgroup.procs"
+    finally:
+        time.sleep(1)
+        group.rmdir()
+
+
+def measure(folder: Path, what: dict, group: Path | None = None) -> dict[str, float]:
+    """One measurement in a process of its own, with an empty page cache."""
+    for path in (folder / "store").glob("*.h5"):
+        with open(path, "rb") as file:
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    command = [sys.executable, __file__, str(folder), "--once", json.dumps(what)]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    if group is not None:
+        group.write_text(str(process.pid))
+    out, _ = process.communicate("go\n")
+    if process.returncode:
+        raise subprocess.CalledProcessError(process.returncode, command)
+    return json.loads(out)
+
+
+def report(folder: Path, head: str, count: int, group: Path) -> None:
+    """Print the lines of one head."""
+    common = {"head": head, "epochs": EPOCHS, "clips": CLIPS, "place": "disk"}
+    together = measure(folder, common | {"numbers": list(range(count))}, group)
+    singly = [measure(folder, common | {"numbers": [number]}, group) for number in range(min(count, 4))]
+    small = {"head": head, "epochs": 5 * EPOCHS, "clips": CLIPS // 10, "place": "memory"}
+    own = measure(folder, small | {"numbers": list(range(count))})
+    compute = (own["training"] - own["waiting"]) * 2  # a tenth of the clips, five times as many epochs
+    passes = EPOCHS * measure(folder, {}, group)["all"]
+    apart = sum(each["all"] for each in singly) / len(singly) * count
+    print(
+        f"{head}: {count} side by side {together['all']:.1f} s, of training {together['training']:.1f} s "
+        f"{together['waiting'] / together['training']:.0%} waiting; one after another {apart:.1f} s "
+        f"({apart / together['all']:.1f} x); own compute {compute:.1f} s + {EPOCHS} passes {passes:.1f} s: "
+        f"{together['training'] / (compute + passes):.2f} of it",
+        flush=True,
+    )
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--heads", nargs="+", default=list(PACKS))
+    parser.add_argument("--once")
+    given = parser.parse_args()
+    if given.once is not None:
+        sys.stdin.readline()  # in its control group from here on
+        what = json.loads(given.once)
+        print(json.dumps(run(given.folder, **what) if what else one_pass(given.folder)))
+    else:
+        if not (given.folder / "store").exists():
+            write_store(given.folder / "store")
+        with limited() as processes:
+            for head in given.heads:
+                report(given.folder, head, PACKS[head], processes)
