@@ -7,7 +7,7 @@ import typer
 from typer.core import TyperGroup
 
 from . import __version__
-from .commands import benches, features, protocols, stores, trainings
+from .commands import benches, features, protocols, stores, sweeps, trainings
 from .console import say
 from .errors import LongreelError
 
@@ -59,6 +59,7 @@ app.command()(trainings.evaluate)
 app.command()(trainings.compare)
 app.command()(benches.bench)
 app.command()(benches.suites)
+app.command()(sweeps.sweep)
 app.command()(features.backbones)
 app.command()(trainings.demo)
 store_app.command()(stores.info)

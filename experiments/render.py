@@ -127,18 +127,19 @@ def _faults(document: dict) -> list[tuple[dict, str, str]]:
     return [(row, seed, why) for row in document["rows"] for seed, why in row["faults"].items()]
 
 
+def escape_markdown(text: str) -> str:
+    """Text that Markdown takes for nothing else."""
+    return re.sub(r"[\\`*_|<>&#~$]|\](?=[(:\[])", r"\\\g<0>", " ".join(text.split()))
+
+
 def as_markdown(document: dict) -> str:
     """Tables for a README."""
-
-    def escape(text: str) -> str:
-        return re.sub(r"[\\`*_|<>&#~$]|\](?=[(:\[])", r"\\\g<0>", " ".join(text.split()))
-
     parts = []
     for grid in make_grids(document):
         lines = [grid.header, ["---", *["---:"] * (len(grid.header) - 1)], *grid.rows]
-        table = "\n".join("| " + " | ".join(map(escape, cells)) + " |" for cells in lines)
-        parts.append(f"### {escape(grid.title)}\n\n{table}\n")
-    parts.append("\n".join(f"- {escape(note)}" for note in footnotes(document)) + "\n")
+        table = "\n".join("| " + " | ".join(map(escape_markdown, cells)) + " |" for cells in lines)
+        parts.append(f"### {escape_markdown(grid.title)}\n\n{table}\n")
+    parts.append("\n".join(f"- {escape_markdown(note)}" for note in footnotes(document)) + "\n")
     return "\n".join(parts)
 
 

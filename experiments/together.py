@@ -1,1 +1,0 @@
-from .train import Member, Trained, train_together  # noqa: F401
