@@ -43,9 +43,9 @@ def sweep(
     Example: longreel sweep videos.store videos.csv --space space.toml --trials 32 --out sweeps/first
     """
     keep_freed_memory()  # before torch is imported
-    from ..experiments.trials import check_installed
+    from ..experiments.figures import check_installed
 
-    check_installed()
+    check_installed("a sweep", "optuna", "matplotlib", extra="sweep")
     import torch
 
     from ..durable import make_folder, owned

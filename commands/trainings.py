@@ -199,6 +199,25 @@ def compare(
     print_json(document) if as_json else print_comparison(document)
 
 
+def curves(
+    runs: Annotated[
+        list[Path], typer.Argument(help="Finished runs; those that differ in their seed alone have one colour.")
+    ],
+    out: Annotated[Path, typer.Option(help="SVG file to write.")] = Path("curves.svg"),
+) -> None:
+    """Draw loss and val of each epoch, and which one was chosen. No split is opened.
+
+    Example: longreel curves runs/ce runs/bs --out curves.svg
+    """
+    from ..durable import write_bytes
+    from ..experiments.curves import draw_curves
+    from ..experiments.figures import check_installed
+
+    check_installed("a figure", "matplotlib", extra="plots")
+    write_bytes(out, draw_curves(runs))
+    print(out)
+
+
 def demo(
     folder: Annotated[Path, typer.Argument(help="Folder to make or to go on with.")] = Path("longreel-demo"),
     seed: Annotated[int, typer.Option(help="Seed of the videos and the training.")] = 0,

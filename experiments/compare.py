@@ -52,7 +52,7 @@ def compare_runs(folders: Sequence[Path], split: str = "test", *, force: bool = 
     unlike = _find_unlike(folders, configs, scored)
     if unlike and not force:
         raise RunMismatch(f"{unlike} A table of them would mislead; --force makes it all the same and marks it.")
-    rows = _gather_rows(configs)
+    rows = name_rows(configs)
     metrics = _metrics(configs)
     table = []
     for name, members in rows.items():
@@ -91,7 +91,7 @@ def _find_unlike(folders: Sequence[Path], configs: list[dict], scored: list[tupl
     return None
 
 
-def _gather_rows(configs: list[dict]) -> dict[str, list[int]]:
+def name_rows(configs: list[dict]) -> dict[str, list[int]]:
     """Row name -> indices of its runs. A name is the head and the method, and beyond them only what differs."""
     flat = [_flatten(config) for config in configs]
     differ = [key for key in flat[0] if key not in WITHIN_A_ROW and len({json.dumps(run.get(key)) for run in flat}) > 1]

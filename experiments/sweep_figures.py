@@ -1,25 +1,18 @@
 """The figures of a sweep as SVG; the same trials give the same bytes."""
 
-import io
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from .figures import GREY, INK, LOOK, as_svg, plain
 from .spaces import Choices, Parameter, Space
 from .trials import Trial
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
-LOOK: Any = {
-    "svg.hashsalt": "longreel",
-    "font.family": "DejaVu Sans",
-    "font.size": 9,
-}  #: the font comes with matplotlib.
 COLOURS = "viridis_r"  #: the best are the darkest.
-GREY, INK = "#b0b0b0", "#333333"
 SPREAD = 0.05  #: of the lines through one choice, as a share of the axis.
 LONGEST = 26  #: letters of a choice.
 MOST_TICKS = 9
@@ -39,14 +32,14 @@ def draw_importance(shares: Mapping[str, float], objective: str) -> bytes:
         figure = Figure(figsize=(6.4, 1.2 + 0.34 * len(shares)), layout="constrained")
         axes = figure.subplots()
         names = list(shares)[::-1]
-        bars = axes.barh([_plain(name) for name in names], [shares[name] for name in names], color="#3b6fa0")
+        bars = axes.barh([plain(name) for name in names], [shares[name] for name in names], color="#3b6fa0")
         axes.bar_label(bars, [f"{100 * shares[name]:.0f} %" for name in names], padding=4, color=INK)
         axes.set_xlim(0, 1.1 * max(shares.values()))
         axes.xaxis.set_visible(False)
         axes.tick_params(axis="y", length=0)
         axes.spines[["top", "right", "bottom"]].set_visible(False)
-        axes.set_title(f"Share of the variance of val {_plain(objective)} (fANOVA)", loc="left", fontsize=10)
-        return _as_svg(figure)
+        axes.set_title(f"Share of the variance of val {plain(objective)} (fANOVA)", loc="left", fontsize=10)
+        return as_svg(figure)
 
 
 def draw_parallel(space: Space, trials: Sequence[Trial], objective: str) -> bytes:
@@ -77,15 +70,15 @@ def draw_parallel(space: Space, trials: Sequence[Trial], objective: str) -> byte
             best = rank == len(done) - 1
             axes.plot(heights, color=colormaps[COLOURS](height), linewidth=2.8 if best else 1.2, solid_capstyle="round")
         for place, (key, parameter) in enumerate(space.parameters.items()):
-            _draw_axis(axes, place, _plain(key).replace(".", ".\n"), _ticks(parameter))
-        _draw_figures(axes, len(space.parameters), f"val\n{_plain(objective)}", (low, high))
+            _draw_axis(axes, place, plain(key).replace(".", ".\n"), _ticks(parameter))
+        _draw_figures(axes, len(space.parameters), f"val\n{plain(objective)}", (low, high))
         axes.set(xlim=(-0.3, len(space.parameters) + 0.35), ylim=(-0.04, 1.04))
         axes.axis("off")
         grey = "; grey: pruned or failed" if len(done) < len(trials) else ""
         axes.set_title(
             f"thick: trial {done[-1].number}, the best{grey}", loc="left", fontsize=8, color="#606060", y=-0.1
         )
-        return _as_svg(figure)
+        return as_svg(figure)
 
 
 def _figure_of(trial: Trial) -> float:
@@ -166,15 +159,4 @@ def _short_number(number: float) -> str:
 
 
 def _shorten(text: str) -> str:
-    return _plain(text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…")
-
-
-def _plain(text: str) -> str:
-    """Text that matplotlib takes for no formula."""
-    return text.replace("$", r"\$")
-
-
-def _as_svg(figure: "Figure") -> bytes:
-    out = io.BytesIO()
-    figure.savefig(out, format="svg", facecolor="white", metadata={"Date": None, "Creator": None})
-    return out.getvalue()
+    return plain(text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from ..durable import naming_faults
-from ..errors import EnvironmentFault, LongreelError
+from ..errors import LongreelError
 from .spaces import Choices, Parameter, Space, Value, Values, tidy
 
 if TYPE_CHECKING:
@@ -27,19 +27,6 @@ LARGEST_GRID = 100_000
 DIGITS = 4  #: of a drawn number that no step rounds; more would only make commands longer.
 
 State = Literal["running", "complete", "pruned", "failed"]
-
-
-def check_installed() -> None:
-    """Refuse to begin what could not be ended.
-
-    Raises:
-        EnvironmentFault: When optuna or matplotlib is missing.
-    """
-    from importlib.util import find_spec
-
-    for name in ("optuna", "matplotlib"):
-        if find_spec(name) is None:
-            raise EnvironmentFault(f"a sweep needs {name}, which is not installed. Run: pip install 'longreel[sweep]'")
 
 
 def _import_optuna():
