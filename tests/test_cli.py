@@ -55,6 +55,7 @@ def workplace(tmp_path_factory, make_video):
     with ShardWriter(folder / "other.store", spec) as writer:
         clip = ClipFeatures(np.zeros((1, 4), dtype=np.float16), np.zeros(1))
         writer.add("0.mp4", clip, Origin("pyav", 1.0, 0, 0, "00" * 32))
+    (folder / "space.toml").write_text("[settings]\nepochs = 2\n[space]\nlearning_rate = {low = 1e-3, high = 1e-2}\n")
     (folder / "clip-features").mkdir()
     np.save(folder / "clip-features" / "0.npy", np.ones((2, 4), dtype=np.float32))
     write_lists(folder / "VideoLT" / "labels", VIDEOLT)
