@@ -107,6 +107,12 @@ def test_a_failure_says_why(outcomes):
     assert all("Traceback" not in reason for reason in reasons.values())
 
 
+def test_every_awkward_file_ends_within_its_deadline(outcomes):
+    reasons = [event.reason for event, _ in outcomes.values() if isinstance(event, Failed)]
+    assert reasons
+    assert not [reason for reason in reasons if "deadline" in reason]
+
+
 def test_the_fraction_of_a_truncated_file_is_what_is_left_of_it(outcomes):
     event, count = outcomes["truncated.avi"]
     assert isinstance(event, Decoded)
