@@ -217,7 +217,8 @@ def write_clip(path: Path, frames: Iterator[NDArray[np.uint8]], fps: int, crf: i
         raise EnvironmentFault("this PyAV cannot write H.264 (no libx264). Install the 'av' wheel from PyPI.")
     part = path.with_name(path.name + ".part")
     # Without B-frames every frame is shown in the order it is stored, so the file needs no edit list.
-    options = {"preset": "veryfast", "crf": str(crf), "bf": "0", "threads": "1"}
+    # x264's macroblock tree reads memory that it never wrote, so that bytes depend on what was there before.
+    options = {"preset": "veryfast", "crf": str(crf), "bf": "0", "threads": "1", "x264-params": "mbtree=0"}
     with naming_faults(path, 0):
         with av.open(str(part), "w", format="mp4", container_options={"use_editlist": "0"}) as container:
             stream = container.add_stream("libx264", rate=fps, options=options)
