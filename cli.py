@@ -1,5 +1,6 @@
 """The command line: its commands, and how it ends. Each command parses, calls one library function and prints."""
 
+import errno
 import sys
 from typing import Annotated, Any
 
@@ -11,6 +12,9 @@ from .commands import benches, features, protocols, stores, sweeps, trainings
 from .console import say
 from .errors import LongreelError
 
+#: what a path can be wrong in besides not being there, which each command says in its own words.
+OF_A_PATH = (errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ENOTDIR, errno.ELOOP)
+
 
 class Commands(TyperGroup):
     """Ends a user's mistake in one line on stderr and its exit code; our own bugs keep their traceback."""
@@ -21,6 +25,11 @@ class Commands(TyperGroup):
         except LongreelError as error:
             say(f"error: {error}")
             raise typer.Exit(error.exit_code) from None
+        except OSError as error:
+            if error.errno not in OF_A_PATH or error.filename is None:
+                raise
+            say(f"error: {error.filename}: {error.strerror}. Give a path that can be reached and read.")
+            raise typer.Exit(2) from None
         except KeyboardInterrupt:
             say("interrupted: run the same command again to go on.")
             raise typer.Exit(130) from None

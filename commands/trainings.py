@@ -124,7 +124,7 @@ def train(
 
 
 def _say_place(place: str) -> None:
-    where = {"memory": "in memory", "disk": "read from disk as they are needed, not checked against their digests"}
+    where = {"memory": "in memory", "disk": "read from disk as they are needed"}
     say(f"features: {where[place]}")
 
 

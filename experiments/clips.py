@@ -16,6 +16,7 @@ from ..store import FeatureStore
 from .disk import DiskRows, fits_in_memory
 
 PLACES = ("auto", "memory", "disk")
+CHECKED_CLIPS = 64  #: of features on disk, checked at a time.
 AHEAD = 2  #: batches that are read from disk before they are needed.
 STATISTICS_ROWS = 65536  #: rows taken at a time, so that no second copy of the features is made in float64.
 
@@ -126,8 +127,8 @@ def load_clips(store: FeatureStore, manifest: Manifest, split: str, place: str =
     Args:
         store, manifest, split: Which clips.
         place: ``memory``: features are read at once, and every clip's bytes checked against their digest. ``disk``:
-            they are read as they are asked for, unchecked; training gives the same bits. ``auto``: memory where they
-            fit in.
+            they are read and checked once, and then read again as they are asked for; training gives the same bits.
+            ``auto``: memory where they fit in.
 
     Raises:
         StoreMismatch: When clips of the split were never extracted.
@@ -161,6 +162,8 @@ def _read(store: FeatureStore, clip_ids: Sequence[str], place: str) -> tuple[Ten
     if place != "memory":
         rows = DiskRows(store, clip_ids)
         if place == "disk" or not fits_in_memory(2 * math.prod(rows.shape)):
+            for begin in range(0, len(clip_ids), CHECKED_CLIPS):
+                store.read(clip_ids[begin : begin + CHECKED_CLIPS])  # for its checks
             return rows, torch.from_numpy(rows.offsets)
     features, offsets = store.read(clip_ids)
     return torch.from_numpy(features), torch.from_numpy(offsets)

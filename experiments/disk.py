@@ -25,7 +25,7 @@ LIMITS = (
 class DiskRows:
     """The rows of some clips behind one another, ``(frames, D)`` float16, with what a ``ClipSet`` needs of a tensor.
 
-    What is read is not checked against the clips' digests, which are those of whole clips.
+    What is read is not checked against the clips' digests, which are those of whole clips: check the clips first.
     """
 
     def __init__(self, store: FeatureStore, clip_ids: Sequence[str]) -> None:

@@ -122,7 +122,7 @@ def plan_extraction(
             plan.failed.append(earlier[clip.clip_id])
             continue
         plan.todo.append(clip)
-    if plan.todo and not plan.done and not any((manifest.root / clip.path).exists() for clip in plan.todo):
+    if plan.todo and not plan.done and not any(os.path.exists(manifest.root / clip.path) for clip in plan.todo):
         raise ManifestError(
             f"{manifest.path}: none of its {len(plan.todo)} videos is under {manifest.root}. "
             f"Give their folder with --root."

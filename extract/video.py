@@ -5,9 +5,10 @@ imports neither torch nor anything that does. Files are opened by FFmpeg's file 
 other formats that name further files are not among the formats allowed.
 """
 
+import os
+import stat
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import av
 import numpy as np
@@ -57,8 +58,14 @@ def open_video(path: str) -> Video:
     Raises:
         Undecodable: When the file is missing, unreadable, not a video, or too large to decode safely.
     """
-    if not Path(path).is_file():
-        raise Undecodable("a folder, not a file" if Path(path).is_dir() else "no such file")
+    try:
+        mode = os.stat(path).st_mode
+    except FileNotFoundError:
+        raise Undecodable("no such file") from None
+    except (OSError, ValueError) as error:  # no permission, or a name longer than any file's
+        raise Undecodable(one_line(error)) from error
+    if not stat.S_ISREG(mode):
+        raise Undecodable("a folder, not a file" if stat.S_ISDIR(mode) else "not a file")
     try:
         with ExitStack() as opened:
             container = opened.enter_context(open_container(path))

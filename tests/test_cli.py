@@ -211,3 +211,33 @@ def test_text_of_users_cannot_drive_the_terminal(workplace):
     done = run("extract", manifest, workplace / "s", "--backbone", "motion")
     assert done.returncode == 2
     assert "\x1b" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["store", "info", "{long}"],
+        ["store", "verify", "{long}"],
+        ["train", "{long}", "videos.csv", "--out", "runs/long"],
+        ["extract", "videos.csv", "new.store", "--backbone", "motion", "--root", "{long}"],
+        ["import-features", "{long}", "new.store", "--backbone", "x"],
+        ["evaluate", "{long}"],
+    ],
+    ids=lambda command: " ".join(command[:2]),
+)
+def test_a_name_longer_than_any_file_gets_one_clear_line(command, workplace):
+    done = run(*(word.format(long="n" * 300) for word in command), cwd=workplace)
+    assert done.returncode == 2
+    assert re.fullmatch(r"error: [^\n]*n{300}[^\n]*\n", done.stderr), done.stderr
+    assert "name too long" in done.stderr.lower() or "no such" in done.stderr or "is no" in done.stderr
+
+
+def test_a_clip_whose_name_is_longer_than_any_files_fails_alone(workplace, tmp_path):
+    (tmp_path / "clips.csv").write_text(f"path,label,split\n{'n' * 300}.mp4,a,train\n0.mp4,b,train\n")
+    done = run(
+        "extract", tmp_path / "clips.csv", tmp_path / "store", "--backbone", "motion", "--root", ".", cwd=workplace
+    )
+    assert done.returncode == 3
+    assert "Traceback" not in done.stderr
+    ledger = run("store", "info", tmp_path / "store", "--json", cwd=workplace)
+    assert "name too long" in ledger.stdout.lower()

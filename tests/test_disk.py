@@ -9,7 +9,7 @@ import pytest
 import torch
 from small_runs import contents, settings_of
 
-from longreel.errors import LongreelError
+from longreel.errors import LongreelError, StoreDamaged
 from longreel.experiments import disk
 from longreel.experiments.clips import ClipSet, load_clips
 from longreel.experiments.disk import DiskRows
@@ -115,3 +115,15 @@ def test_an_interrupted_epoch_leaves_no_thread_behind(made):
     before = threading.active_count()
     batches.close()
     assert threading.active_count() < before
+
+
+def test_a_damaged_clip_is_named_before_anything_is_trained_from_disk(tmp_path, write_small_store):
+    made = write_small_store(tmp_path)
+    (path,) = made.store.glob("*.h5")
+    content = bytearray(path.read_bytes())
+    content[content.find(made.features["train/dog0.mp4"].tobytes())] ^= 1
+    path.chmod(0o644)
+    path.write_bytes(content)
+    with pytest.raises(StoreDamaged, match=r"clip 'train/dog0\.mp4' is damaged"):
+        train_run(tmp_path / "run", settings_of(made), place="disk")
+    assert not (tmp_path / "run").exists()
