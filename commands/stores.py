@@ -51,6 +51,8 @@ def verify(
         for entry in damaged:
             lost = ", ".join(map(repr, entry["clips"])) or "none that is known"
             print(f"damaged: {entry['shard']}: {printable(entry['problem'])}; lost: {lost}")
+        if damaged:
+            print("The command that made the store, with --repair, makes its clips anew.")
     raise typer.Exit(4 if verification.damaged else 0)
 
 

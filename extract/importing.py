@@ -47,6 +47,11 @@ class Given:
     weights: str = "unknown"
     fps: float | None = None  #: rows a second; the time of a row is its index where that is not known.
 
+    def __post_init__(self) -> None:
+        for option, text in (("--backbone", self.backbone), ("--weights", self.weights)):
+            if not text.strip() or not text.isprintable():
+                raise LongreelError(f"{option}: {text!r} is blank or holds control characters. Name the network.")
+
     def spec(self, dim: int) -> Spec:
         """The facts that all features of the store share."""
         sampling = "given" if self.fps is None else f"given, {self.fps:.12g} fps"
