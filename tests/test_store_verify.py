@@ -110,7 +110,8 @@ def test_the_command_ends_in_exit_code_4_and_names_shard_and_clips(tmp_path):
     done = verify(tmp_path)
     assert done.returncode == 4
     expected = f"damaged: {shard.name}: its bytes are not what was written; lost: '0a', '0b'"
-    assert done.stdout.splitlines()[-1] == expected
+    assert done.stdout.splitlines()[-2] == expected
+    assert "--repair" in done.stdout.splitlines()[-1]
     done = verify(tmp_path, "--full", "--json")
     assert done.returncode == 4
     assert json.loads(done.stdout)["damaged"][0]["clips"] == ["0a", "0b"]
