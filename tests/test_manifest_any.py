@@ -28,7 +28,9 @@ LIKELY = {
     "end": st.sampled_from(["", "2", "1e3"]),
     "source": st.sampled_from(["", "real", "generated"]),
 }
-ANY = settings(suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much], deadline=None, max_examples=800)
+ANY = settings(
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much], deadline=None, max_examples=800
+)
 SPEC = Spec("b", "w", 1, "s", "p", "auto")
 
 
