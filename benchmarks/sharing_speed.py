@@ -2,9 +2,9 @@
 
 python benchmarks/sharing_speed.py build/sharing-speed
 
-Makes a store of 3000 clips x 150 x 2048 (1.8 GB). Everything is measured in processes of their own whose control group
-(version 1 or 2; as root) may take 1.5 GB of memory, cached files included, so that a pass over the clips finds little
-of the one before. Own compute is that of the same trainings on 300 of the clips in memory, per clip, without a limit.
+Makes a store of 6000 clips x 150 x 2048 (3.7 GB). Everything is measured in processes of their own whose control group
+(version 1 or 2; as root) may take 2.5 GB of memory, cached files included, so that a pass over the clips finds little
+of the one before. Own compute is that of the same trainings on 600 of the clips in memory, per clip, without a limit.
 """
 
 import argparse
@@ -19,8 +19,8 @@ from pathlib import Path
 
 import numpy as np
 
-CLIPS, LENGTH, DIM, CLASSES, FRAMES, BATCH = 3000, 150, 2048, 100, 60, 128
-LIMIT = 1_500_000_000
+CLIPS, LENGTH, DIM, CLASSES, FRAMES, BATCH = 6000, 150, 2048, 100, 60, 128
+LIMIT = 2_500_000_000
 EPOCHS = 2
 #: what is trained: head, how many of it, and how much memory it may take besides.
 PACKS = {"linear": 16, "nonlinear-early": 16, "nonlinear": 4}
