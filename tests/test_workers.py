@@ -120,7 +120,7 @@ def test_closing_early_leaves_no_worker(long_clip, short_clip):
 def test_a_pipe_is_no_video_and_does_not_hang(hang):
     (event,) = ends(decode_clips(tasks_for(hang), SETTINGS, 1)).values()
     assert isinstance(event, Failed)
-    assert event.reason == "no such file"
+    assert event.reason == "not a file"
 
 
 @pytest.mark.parametrize("workers", [0, -1])
