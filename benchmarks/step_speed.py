@@ -122,9 +122,9 @@ def make_ceiling() -> Callable[[str], None]:
 
 
 def peak(precision: str, threads: int, size: int = 4096) -> float:
-    """Floating-point operations a second of a large matrix product, the best of seven."""
+    """Floating-point operations a second of a large matrix product, the best of twenty."""
     left, right = (torch.randn(size, size, dtype=PRECISIONS[precision]) for _ in range(2))
-    return 2 * size**3 / min(seconds(lambda: left @ right, clock(threads)) for _ in range(7))
+    return 2 * size**3 / min(seconds(lambda: left @ right, clock(threads)) for _ in range(20))
 
 
 def seconds(work: Callable[[], object], clock: Callable[[], float]) -> float:
