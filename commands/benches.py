@@ -1,7 +1,9 @@
 """`bench` and `suites`: whole tables by one command."""
 
+import itertools
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -9,6 +11,9 @@ from ..console import Steps, print_grids, say
 from ..errors import LongreelError
 from ..memory import keep_freed_memory
 from .options import Json, ManifestFile, Root, Split, print_json
+
+if TYPE_CHECKING:
+    from ..experiments.bench import Outcome
 
 
 def bench(
@@ -36,7 +41,7 @@ def bench(
     """
     keep_freed_memory()  # before torch is imported
     from ..durable import write_bytes
-    from ..experiments.bench import Outcome, check_plan, plan_runs, run_suite
+    from ..experiments.bench import check_plan, plan_runs, run_suite
     from ..experiments.draws import Draws
     from ..experiments.render import FORMS, footnotes, make_grids
     from ..experiments.suites import read_suite, under_protocol
@@ -50,18 +55,10 @@ def bench(
     runs = plan_runs(chosen, manifest, _label(store), numbers, out, root=root, groups=groups)
     check_plan(chosen, runs, split)
     drawn = Draws(split, chosen.columns, draws)
-    done = 0
     with Steps() as steps:
         steps.begin(f"bench {chosen.name}", len(runs))
 
-        def count(outcome: Outcome) -> None:
-            nonlocal done
-            done += 1
-            steps.reach(done)
-            if outcome.fault is not None:
-                say(f"failed: {outcome.run.folder.name}: {outcome.fault}")
-
-        outcomes = run_suite(runs, drawn, min(jobs or cores(), len(runs)), count)
+        outcomes = run_suite(runs, drawn, min(jobs or cores(), len(runs)), count_runs(steps))
     document = make_table(chosen, outcomes, drawn)
     for ending, write in FORMS.items():
         write_bytes(out / f"table.{ending}", write(document).encode())
@@ -71,6 +68,18 @@ def bench(
         print_grids(make_grids(document), footnotes(document))
         print(f"{out / 'table.md'}, also as {', '.join(ending for ending in FORMS if ending != 'md')}")
     raise typer.Exit(3 if any(outcome.fault for outcome in outcomes) else 0)
+
+
+def count_runs(steps: Steps) -> Callable[["Outcome"], None]:
+    """What moves the bar as each run of a suite ends, and says which one failed."""
+    numbers = itertools.count(1)
+
+    def count(outcome: "Outcome") -> None:
+        steps.reach(next(numbers))
+        if outcome.fault is not None:
+            say(f"failed: {outcome.run.folder.name}: {outcome.fault}")
+
+    return count
 
 
 def _label(stores: list[str]) -> dict[str, Path]:

@@ -10,6 +10,7 @@ import typer
 from ..console import Steps, print_grids, say
 from ..errors import LongreelError
 from ..memory import keep_freed_memory
+from .benches import count_runs
 from .options import Json, ManifestFile, Root, StoreFolder, print_json
 
 
@@ -108,21 +109,13 @@ def _tell(trial) -> None:
 
 def _train_again(sweep, trials, out: Path, top: int, seeds: int, jobs: int | None) -> dict | None:
     """The best trials with other seeds."""
-    from ..experiments.bench import Outcome
     from ..experiments.sweep_report import rank_trials, train_again
     from ..extract.threads import cores
 
-    best, done = rank_trials(trials)[:top], 0
+    best = rank_trials(trials)[:top]
     if not best:
         return None
     with Steps() as steps:
         steps.begin(f"the best {len(best)} with {seeds} seeds", len(best) * seeds)
 
-        def count(outcome: Outcome) -> None:
-            nonlocal done
-            done += 1
-            steps.reach(done)
-            if outcome.fault is not None:
-                say(f"failed: {outcome.run.folder.name}: {outcome.fault}")
-
-        return train_again(sweep, best, len(trials), out, seeds=seeds, jobs=jobs or cores(), on_run=count)
+        return train_again(sweep, best, len(trials), out, seeds=seeds, jobs=jobs or cores(), on_run=count_runs(steps))

@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -21,6 +22,8 @@ from .optimisation import SELECTIONS, FitSettings
 from .precision import average_precisions
 from .scoring import score_together
 from .training import Course, Progress, Training
+
+Outcome = TypeVar("Outcome")
 
 
 def fit(
@@ -39,11 +42,23 @@ def fit(
         LongreelError: When the loss, a weight or a score is no longer finite.
     """
 
+    course = Course(head, method, settings, checkpoint)
+    return only(fit_together([course], counts, train, val, to_the_end(on_epoch)))
+
+
+def to_the_end(on_epoch: Callable[[dict], None]) -> Callable[[int, dict], bool]:
+    """For a training by itself, which nothing stops: tell of each epoch, and go on."""
+
     def tell(number: int, row: dict) -> bool:
         on_epoch(row)
         return True
 
-    (outcome,) = fit_together([Course(head, method, settings, checkpoint)], counts, train, val, tell)
+    return tell
+
+
+def only(outcomes: Sequence[Outcome | LongreelError | None]) -> Outcome:
+    """The outcome of a training by itself; what went wrong is raised."""
+    (outcome,) = outcomes
     if isinstance(outcome, LongreelError):
         raise outcome
     assert outcome is not None, "nothing stops it"

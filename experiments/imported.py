@@ -18,7 +18,7 @@ from ..manifest import read_manifest
 from ..provenance import describe_environment
 from ..store import FeatureStore
 from .lists import read_names
-from .runs import claim, resolve_config
+from .runs import claim, resolve_config, store_digest
 from .settings import TrainSettings
 
 
@@ -57,7 +57,10 @@ def import_checkpoint(
             tensor.data = tensor[places]  # a manifest may have some of the classes alone
     counts = count_training_clips(manifest)
     groups = make_groups(settings.groups, manifest.classes, counts)
-    config = resolve_config(settings, manifest, store) | {"groups": asdict(groups), "counts": counts}
+    config = resolve_config(settings, manifest, store, store_digest(store, manifest)) | {
+        "groups": asdict(groups),
+        "counts": counts,
+    }
     config |= {"head": released.head, "balance": f"imported {path.name}", "method": None, "standardise": False}
     content = save(head.state_dict())
     config["imported"] = released.facts | {"digest": hashlib.sha256(content).hexdigest()}

@@ -25,15 +25,15 @@ PREPARED_ROWS = 16384  #: training rows that a head may look at before it is tra
 PLACES = ("store", "manifest", "root")  #: may move while a training is interrupted; their digests may not change.
 
 
-def resolve_config(settings: TrainSettings, manifest: Manifest, store: FeatureStore) -> dict:
-    """The configuration with everything that defaults, files and the machine decided."""
+def resolve_config(settings: TrainSettings, manifest: Manifest, store: FeatureStore, digest: str) -> dict:
+    """The configuration with everything that defaults, files and the machine decided; the digest is the store's."""
     document = asdict(settings) | {
         "store": str(settings.store.resolve()),
         "manifest": str(settings.manifest.resolve()),
         "root": str(manifest.root),
         "classes": list(manifest.classes),
         "manifest_digest": manifest.digest,
-        "store_digest": store_digest(store, manifest),
+        "store_digest": digest,
         "spec": asdict(store.spec),
         "threads": torch.get_num_threads(),
         "watermark": read_watermark(manifest),

@@ -21,10 +21,10 @@ from ..provenance import describe_environment
 from ..store import FeatureStore
 from .choices import check_choices
 from .clips import ClipSet, load_clips
-from .fit import fit_together
+from .fit import fit_together, only, to_the_end
 from .metrics import evaluate_scores
 from .optimisation import SELECTIONS
-from .runs import claim, read_document, resolve_config, write_scores
+from .runs import claim, read_document, resolve_config, store_digest, write_scores
 from .scoring import cut, score_clips
 from .settings import TrainSettings
 from .training import Course, Progress
@@ -69,16 +69,7 @@ def train_run(
         StoreMismatch: When clips of the manifest were never extracted.
         LongreelError: When the training diverged, or head and method cannot be used.
     """
-
-    def tell(number: int, row: dict) -> bool:
-        on_epoch(row)
-        return True
-
-    (outcome,) = train_together([Member(folder, settings)], tell, place=place, on_data=on_data)
-    if isinstance(outcome, LongreelError):
-        raise outcome
-    assert outcome is not None, "nothing stops it"
-    return outcome
+    return only(train_together([Member(folder, settings)], to_the_end(on_epoch), place=place, on_data=on_data))
 
 
 def train_together(
@@ -141,6 +132,7 @@ class _Given:
     manifest: Manifest
     store: FeatureStore
     counts: list[int]  #: real training clips of each class.
+    digest: str  #: of the features that training can see.
 
 
 @dataclass(frozen=True)
@@ -175,13 +167,14 @@ def _open(settings: TrainSettings) -> _Given:
     manifest = read_manifest(settings.manifest, settings.root)
     if not manifest.split("train"):
         raise ManifestError(f"{settings.manifest}: has no training clips. Give some rows the split train.")
-    return _Given(manifest, FeatureStore(settings.store), count_training_clips(manifest))
+    store = FeatureStore(settings.store)
+    return _Given(manifest, store, count_training_clips(manifest), store_digest(store, manifest))
 
 
 def _choose(settings: TrainSettings, given: _Given) -> _Chosen:
     groups = make_groups(settings.groups, given.manifest.classes, given.counts)
     method = check_choices(settings, given.counts, given.store.spec.dim)
-    config = resolve_config(settings, given.manifest, given.store)
+    config = resolve_config(settings, given.manifest, given.store, given.digest)
     config |= {"groups": asdict(groups), "counts": given.counts, "method": json.loads(json.dumps(asdict(method)))}
     return _Chosen(config, method)
 
