@@ -3,6 +3,7 @@
 Several heads can be trained side by side on every batch that is read. The test split has no way in here.
 """
 
+import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -118,8 +119,8 @@ def _sharing(due: Sequence[Training]) -> list[list[Training]]:
 
 def _run_epoch(group: list[Training], train: ClipSet, val: ClipSet | None) -> list[tuple[Training, dict]]:
     """Train a group for an epoch and validate it; the row of each one's history that has not failed."""
+    began, rows = time.monotonic(), {}
     losses = _train_epoch(group, train)
-    rows = {}
     for training in group:
         with _noting(training):
             training.check_finite(torch.tensor(losses[training.number]), *training.head.state_dict().values())
@@ -129,6 +130,7 @@ def _run_epoch(group: list[Training], train: ClipSet, val: ClipSet | None) -> li
     for training in sound:
         training.progress.epoch += 1
         training.progress.history.append(rows[training.number])
+        training.progress.seconds += (time.monotonic() - began) / len(group)
     return [(training, rows[training.number]) for training in sound]
 
 

@@ -40,8 +40,8 @@ def make_grids(document: dict) -> list[Grid]:
     for store in document["stores"]:
         rows = [row for row in document["rows"] if row["store"] == store]
         header = [column_name(column) for column in document["columns"]]
-        body = [[row["name"], str(len(row["seeds"])), *_figures(row, document["columns"])] for row in rows]
-        grids.append(Grid(f"{document['title']}: {store}", ["method", "seeds", *header], body))
+        body = [[row["name"], str(len(row["seeds"])), *_figures(row, document["columns"]), _time(row)] for row in rows]
+        grids.append(Grid(f"{document['title']}: {store}", ["method", "seeds", *header, "time"], body))
         compared = [row for row in rows if row["difference"]]
         if compared:
             body = [[row["name"], *_differences(row, document["columns"])] for row in compared]
@@ -61,6 +61,12 @@ def _figures(row: dict, columns: Sequence[str]) -> list[str]:
         published = row["published"].get(column)
         cells.append(text if published is None else f"{text} ({published:.3f})")
     return cells
+
+
+def _time(row: dict) -> str:
+    """Seconds on the clock of a training."""
+    seconds = row["training_seconds"]
+    return "-" if seconds is None else f"{seconds:.{1 if seconds < 100 else 0}f} s"
 
 
 def _differences(row: dict, columns: Sequence[str]) -> list[str]:
@@ -92,7 +98,8 @@ def footnotes(document: dict) -> list[str]:
         f"{document['split']} split, {document['clips']} clips. Groups: {document['groups_rule']} (classes: {sizes}).",
         f"Epoch: {', '.join(document['selection'])}. The split was opened {document['looks']} time(s) a run. "
         f"Budget: {document['budget']}.",
-        "Mean ± standard deviation over seeds.",
+        "Mean ± standard deviation over seeds; time: mean on the clock of a training on one thread, as busy as the "
+        f"machine was, {document['training_seconds'] / 3600:.2g} hours in all.",
         *_of_differences(document),
     ]
     if any(row["published"] for row in document["rows"]):
@@ -172,13 +179,14 @@ def as_csv(document: dict) -> str:
     figures, difference = ("mean", "sd", "low", "high"), ("value", "low", "high", "p", "p_holm")
     named = [f"difference_{key}".replace("difference_value", "difference") for key in difference]
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(["store", "method", "seeds", "figure", *figures, *named, "published", "split", "watermark"])
+    last = ["published", "split", "watermark", "training_seconds"]
+    writer.writerow(["store", "method", "seeds", "figure", *figures, *named, *last])
     for row in document["rows"]:
         for column in document["columns"]:
             found, against = row["figures"].get(column, {}), (row["difference"] or {}).get(column, {})
             cells = [*(found.get(key) for key in figures), *(against.get(key) for key in difference)]
             plain = [row["store"], row["name"], len(row["seeds"]), column, *cells, row["published"].get(column)]
-            plain += [document["split"], document["watermark"]]
+            plain += [document["split"], document["watermark"], row["training_seconds"]]
             writer.writerow(["" if cell is None else cell for cell in plain])
     return out.getvalue()
 

@@ -13,7 +13,7 @@ from .draws import Draws, draw_run, metrics_of
 from .evaluate import evaluate_run
 from .leaks import find_copies
 from .protocols import PROTOCOLS
-from .runs import read_config
+from .runs import read_config, read_document
 from .statistics import holm, interval_of, seed_spread, sign_flip_p
 from .suites import Suite, check_columns
 
@@ -68,6 +68,7 @@ def make_table(suite: Suite, outcomes: Sequence[Outcome], draws: Draws) -> dict:
         "selection": sorted({evaluation["selection"] for evaluation in evaluations}),
         "looks": max(evaluation["looks"] for evaluation in evaluations),
         "budget": "one training for each row, store and seed; nothing is tuned",
+        "training_seconds": sum(_training_seconds(done)),
         "groups_rule": config["groups"]["rule"],
         "groups": sizes,
         "columns": columns,
@@ -143,7 +144,7 @@ def _make_row(
     seed: int,
 ) -> dict:
     mine = [outcome for outcome in outcomes if outcome.run.row == name]
-    figures = {}
+    seconds, figures = _training_seconds([outcome for outcome in mine if outcome.fault is None]), {}
     for place, column in enumerate(columns):
         if tables:
             stacked = np.stack([tables[number][place] for number in sorted(tables)])  # (S, 1 + W)
@@ -160,9 +161,16 @@ def _make_row(
         "runs": [outcome.run.folder.name for outcome in mine],
         "faults": {outcome.run.seed: outcome.fault for outcome in mine if outcome.fault is not None},
         "figures": figures,
+        "training_seconds": float(np.mean(seconds)) if seconds else None,
         "difference": None,
         "published": dict(row.published.get(store, {})),
     }
+
+
+def _training_seconds(done: Sequence[Outcome]) -> list[float]:
+    """How long each training took, on the clock; runs of earlier versions do not say."""
+    noted = [read_document(outcome.run.folder / "provenance.json") for outcome in done]
+    return [facts["training_seconds"] for facts in noted if "training_seconds" in facts]
 
 
 def _difference(

@@ -232,10 +232,10 @@ def _counts(data: _Data) -> Tensor:
 @torch.inference_mode()
 def _remember(ready: _Ready, data: _Data, settings: TrainSettings) -> Progress:
     """What a head that is not trained does in place of it: it takes the training clips as they are."""
-    head, train, frames = ready.head.eval(), data.train, settings.fit.test_frames
+    began, head, train, frames = time.monotonic(), ready.head.eval(), data.train, settings.fit.test_frames
     clips = torch.cat([head.aggregate(*batch) for batch in train.batches(cut(train, frames), frames)])
     head.remember(clips, train.targets)
-    return Progress()
+    return Progress(seconds=time.monotonic() - began)
 
 
 def _end(member: Member, ready: _Ready, data: _Data, progress: Progress) -> Trained | LongreelError:
@@ -270,7 +270,8 @@ def _finish(member: Member, ready: _Ready, data: _Data, progress: Progress) -> N
         write_scores(folder / "scores-val.safetensors", scores, val.all_ids)
     write_json(folder / "history.json", progress.history)
     environment = describe_environment("torch", "numpy", "safetensors", "h5py")
-    write_json(folder / "provenance.json", environment | {"finished": time.strftime("%FT%T%z")})
+    spent = {"training_seconds": round(progress.seconds, 3), "finished": time.strftime("%FT%T%z")}
+    write_json(folder / "provenance.json", environment | spent)
     chosen = f"best val {fit.select}" if val is not None else "last epoch (no val split)"
     result = {
         "epoch": progress.best_epoch,

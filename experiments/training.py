@@ -31,6 +31,7 @@ class Progress:
     memory: dict[str, Tensor] = field(default_factory=dict)  #: what the mixer keeps from batch to batch.
     draws: Tensor = field(default_factory=torch.get_rng_state)  #: state of the generator, but for clips and frames.
     history: list[dict] = field(default_factory=list)
+    seconds: float = 0.0  #: on the clock; an epoch's are divided among the trainings that shared its batches.
 
 
 @dataclass(frozen=True)

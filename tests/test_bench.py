@@ -127,6 +127,8 @@ def test_the_table_says_what_a_reader_must_know(table):
     assert table["selection"] == ["best val map"]
     assert table["groups"] == {">10": 1, "6-10": 2, "<=5": 1}
     assert table["stores"]["toy"]["backbone"] == "toy"
+    assert table["training_seconds"] == pytest.approx(3 * sum(row["training_seconds"] for row in table["rows"]))
+    assert all(0 < row["training_seconds"] < 60 for row in table["rows"])
     markdown = as_markdown(table)
     assert "bounds on training clips: 5, 10" in markdown
     assert "3 seeds can give no p below 0.25" in markdown

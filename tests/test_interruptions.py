@@ -1,5 +1,6 @@
 """A run that is interrupted, anywhere and however often, ends in the bits of one that was not."""
 
+import itertools
 import json
 import os
 import random
@@ -8,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from safetensors import safe_open
@@ -29,6 +31,15 @@ def test_a_run_interrupted_again_and_again_ends_in_the_same_bits(made, tmp_path)
     train_run(tmp_path / "run", settings, on_epoch=lambda row: seen.append(row["epoch"]))
     assert seen == [4]
     assert contents(tmp_path / "run") == contents(tmp_path / "straight")
+
+
+def test_the_time_of_a_training_goes_on_where_it_was_interrupted(made, tmp_path, monkeypatch):
+    clock = SimpleNamespace(monotonic=itertools.count().__next__)  # an epoch looks at it twice
+    monkeypatch.setattr("longreel.experiments.fit.time", clock)
+    with pytest.raises(KeyboardInterrupt):
+        train_run(tmp_path / "run", settings_of(made, checkpoint_seconds=0), on_epoch=stop_at(3))
+    train_run(tmp_path / "run", settings_of(made, checkpoint_seconds=0))
+    assert json.loads((tmp_path / "run" / "provenance.json").read_text())["training_seconds"] == 4.0  # epochs
 
 
 @pytest.mark.parametrize("name", [*RESULTS, "provenance.json", "result.json"])

@@ -20,6 +20,7 @@ def table():
         "faults": {},
         "figures": dict.fromkeys(columns, figure),
         "published": {},
+        "training_seconds": 7.25,
     }
     return {
         "suite": "two",
@@ -36,6 +37,7 @@ def table():
         "selection": ["best val map"],
         "looks": 1,
         "budget": "none",
+        "training_seconds": 7200,
         "groups_rule": "bounds",
         "groups": {">10": 1, "<=10": 3},
         "columns": columns,
@@ -67,6 +69,14 @@ def test_a_difference_that_rounds_to_zero_has_no_minus_and_others_have_a_true_on
     row = table["rows"][1] | {"difference": dict.fromkeys(table["columns"], cell)}
     assert "+0.000 [-0.250, +0.500] p 1 |" in as_markdown(table | {"rows": [row]})
     assert "+0.000 [$-$0.250, +0.500] p 1 " in as_latex(table | {"rows": [row]})
+
+
+def test_the_time_of_a_training_stands_in_its_row_and_that_of_all_below(table):
+    shown = as_markdown(table)
+    assert "| plain | 3 | 0.500 ± 0.125 | 0.500 ± 0.125 | 7.2 s |" in shown
+    assert "2 hours in all" in shown
+    unknown = table | {"rows": [row | {"training_seconds": None} for row in table["rows"]]}
+    assert "| plain | 3 | 0.500 ± 0.125 | 0.500 ± 0.125 | - |" in as_markdown(unknown)
 
 
 def test_a_watermark_stands_in_every_form(table):
