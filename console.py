@@ -117,6 +117,16 @@ def print_comparison(document: dict) -> None:
     _print(table, notes)
 
 
+def print_oracle(runs: Sequence[dict]) -> None:
+    """What choosing the epoch elsewhere cost each run on a split."""
+    table = _table(Text(f"{runs[0]['split']} split, epoch by epoch"), ["figure", "chosen", "best", "gap"])
+    for run in runs:
+        cells = [f"{run[which]['value']:.3f} (epoch {run[which]['epoch']})" for which in ("chosen", "best")]
+        table.add_row(Text(printable(run["run"])), run["figure"], *cells, f"{run['gap']:.3f}")
+    looks = max(len(run["epochs"]) for run in runs)
+    _print(table, [f"A diagnostic, never a result: the split was opened once for each epoch, {looks} times a run."])
+
+
 def print_grids(grids: Sequence["Grid"], notes: Sequence[str]) -> None:
     """A suite's tables one below the other, then what a reader must know."""
     for grid in grids:

@@ -10,7 +10,7 @@ import typer
 from ..console import Steps, print_grids, say
 from ..errors import LongreelError
 from ..memory import keep_freed_memory
-from .options import Json, ManifestFile, Root, Split, print_json
+from .options import Json, KeepEpochs, ManifestFile, Root, Split, print_json
 
 if TYPE_CHECKING:
     from ..experiments.bench import Outcome
@@ -30,6 +30,7 @@ def bench(
     ] = None,
     split: Split = "test",
     draws: Annotated[int, typer.Option(min=10, help="Of the bootstrap.")] = 1000,
+    keep_epochs: KeepEpochs = False,
     root: Root = None,
     as_json: Json = False,
 ) -> None:
@@ -57,8 +58,8 @@ def bench(
     drawn = Draws(split, chosen.columns, draws)
     with Steps() as steps:
         steps.begin(f"bench {chosen.name}", len(runs))
-
-        outcomes = run_suite(runs, drawn, min(jobs or cores(), len(runs)), count_runs(steps))
+        at_once = min(jobs or cores(), len(runs))
+        outcomes = run_suite(runs, drawn, at_once, count_runs(steps), keep_epochs=keep_epochs)
     document = make_table(chosen, outcomes, drawn)
     for ending, write in FORMS.items():
         write_bytes(out / f"table.{ending}", write(document).encode())

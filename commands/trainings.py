@@ -6,9 +6,9 @@ from typing import Annotated
 
 import typer
 
-from ..console import Steps, print_comparison, print_evaluation, say
+from ..console import Steps, print_comparison, print_evaluation, print_oracle, say
 from ..memory import keep_freed_memory
-from .options import Json, ManifestFile, Root, Split, StoreFolder, print_facts, print_json
+from .options import Json, KeepEpochs, ManifestFile, Root, Split, StoreFolder, print_facts, print_json
 
 
 def train(
@@ -61,6 +61,7 @@ def train(
     checkpoint_seconds: Annotated[
         float | None, typer.Option(min=0, help="An interruption repeats at most this much; 10 if not given.")
     ] = None,
+    keep_epochs: KeepEpochs = False,
     root: Root = None,
     as_json: Json = False,
 ) -> None:
@@ -110,7 +111,14 @@ def train(
     epochs = settings.fit.epochs
     with Steps() as steps:
         steps.begin("train", epochs)
-        trained = train_run(out, settings, lambda row: steps.reach(row["epoch"]), place=features, on_data=_say_place)
+        trained = train_run(
+            out,
+            settings,
+            lambda row: steps.reach(row["epoch"]),
+            place=features,
+            on_data=_say_place,
+            keep_epochs=keep_epochs,
+        )
     for split in trained.failed:
         if trained.failed[split] or trained.partial[split]:
             counted = f"{trained.failed[split]} {split} clips have no features, {trained.partial[split]} are partial"
@@ -197,6 +205,23 @@ def compare(
 
     document = compare_runs(runs, split, force=force)
     print_json(document) if as_json else print_comparison(document)
+
+
+def oracle(
+    runs: Annotated[list[Path], typer.Argument(help="Finished runs that were trained with --keep-epochs.")],
+    split: Split = "test",
+    as_json: Json = False,
+) -> None:
+    """Say how much better the best epoch on the split is than the one chosen on val: a diagnostic, never a result.
+
+    Scores the split at every kept epoch of each run, and notes each as a look at it.
+
+    Example: longreel oracle runs/bs
+    """
+    from ..experiments.oracle import measure_oracle
+
+    found = [measure_oracle(run, split) for run in runs]
+    print_json(found) if as_json else print_oracle(found)
 
 
 def curves(

@@ -125,7 +125,12 @@ def _name(row: Row, label: str, settings: TrainSettings) -> str:
 
 
 def run_suite(
-    runs: Sequence[Run], draws: Draws, jobs: int, on_run: Callable[[Outcome], None] = lambda outcome: None
+    runs: Sequence[Run],
+    draws: Draws,
+    jobs: int,
+    on_run: Callable[[Outcome], None] = lambda outcome: None,
+    *,
+    keep_epochs: bool = False,
 ) -> list[Outcome]:
     """Train, evaluate and draw; what is finished already is only read. Interrupted, the same call goes on.
 
@@ -136,6 +141,7 @@ def run_suite(
         draws: The split to evaluate on, and what the table's intervals are made of.
         jobs: Runs at a time, a process each.
         on_run: Called as each ends.
+        keep_epochs: Whether runs that are trained now keep the heads of their epochs.
 
     Returns:
         The outcomes in the order of ``runs``. A run that cannot be trained stops no other one.
@@ -149,7 +155,7 @@ def run_suite(
     make_folder(runs[0].folder.parent)
     found: dict[Path, Outcome] = {}
     with ProcessPoolExecutor(jobs, get_context("spawn"), _begin_worker) as pool:
-        waiting = {pool.submit(_train, run, draws): run for run in runs}
+        waiting = {pool.submit(_train, run, draws, keep_epochs): run for run in runs}
         try:
             for future in as_completed(waiting):
                 run = waiting[future]
@@ -182,10 +188,10 @@ def _begin_worker() -> None:
     torch.set_num_threads(1)
 
 
-def _train(run: Run, draws: Draws) -> str | None:
+def _train(run: Run, draws: Draws, keep_epochs: bool) -> str | None:
     """In a process of its own: the whole run; gives what was wrong."""
     try:
-        train_run(run.folder, run.settings)
+        train_run(run.folder, run.settings, keep_epochs=keep_epochs)
         evaluate_run(run.folder, draws.split)
         draw_run(run.folder, draws)
     except EnvironmentFault:

@@ -14,9 +14,10 @@ from ..store import FeatureStore
 from .calibration import calibrate, link_of, plain_calibration
 from .clips import load_clips, multi_hot
 from .metrics import as_json, count_empty_as_zero, evaluate_scores
-from .runs import load_head, read_config, read_document, read_scores, store_digest, write_scores
+from .runs import HEAD, load_head, read_config, read_document, read_scores, store_digest, write_scores
 from .scoring import score_clips
 
+LOOKS = "looks.jsonl"  #: of a run: when each split was opened, and what for.
 EMPTY = ("left-out", "zero")  #: what becomes of a class without a positive clip in class average and mAP.
 
 
@@ -51,17 +52,17 @@ def _evaluate(folder: Path, split: str) -> dict:
         raise unknown("split to evaluate on", split, ("val", "test"))
     kept, scores_path = folder / f"evaluation-{split}.json", folder / f"scores-{split}.safetensors"
     if kept.exists() and scores_path.exists():
-        return read_document(kept)
+        return _read_kept(folder, kept, split)
     with owned(folder / ".lock", str(folder)):
         if kept.exists() and scores_path.exists():  # by another process, in the meantime
-            return read_document(kept)
-        manifest = _read_same_manifest(folder, config)
+            return _read_kept(folder, kept, split)
+        manifest = read_same_manifest(folder, config)
         if not manifest.split(split):
             raise LongreelError(f"{manifest.path}: has no {split} clips.")
-        store = _open_same_store(folder, config, manifest)
-        looks = _log_look(folder, split)
+        store = open_same_store(folder, config, manifest)
+        looks = log_look(folder, split, "evaluate")
         clips = load_clips(store, manifest, split)
-        head = load_head(folder, config)
+        head = load_head(folder / HEAD, config)
         scores, targets = clips.with_failed(score_clips(head, clips, config["fit"]["test_frames"]))
         write_scores(scores_path, scores, clips.all_ids)
         document = _make_document(folder, config, split, scores, targets) | {
@@ -73,7 +74,7 @@ def _evaluate(folder: Path, split: str) -> dict:
         return document
 
 
-def _read_same_manifest(folder: Path, config: dict) -> Manifest:
+def read_same_manifest(folder: Path, config: dict) -> Manifest:
     manifest = read_manifest(Path(config["manifest"]), Path(config["root"]))
     if manifest.digest != config["manifest_digest"]:
         raise RunMismatch(
@@ -82,16 +83,25 @@ def _read_same_manifest(folder: Path, config: dict) -> Manifest:
     return manifest
 
 
-def _log_look(folder: Path, split: str) -> int:
+def log_look(folder: Path, split: str, why: str) -> int:
     """Note that the split is opened; how often it has been, this time included."""
-    path = folder / "looks.jsonl"
-    with naming_faults(path, 0), open(path, "a+", encoding="utf-8") as file:
-        file.write(json.dumps({"split": split, "time": time.strftime("%FT%T%z")}) + "\n")
-        file.seek(0)
-        return sum(json.loads(line)["split"] == split for line in file)
+    path = folder / LOOKS
+    with naming_faults(path, 0), open(path, "a", encoding="utf-8") as file:
+        file.write(json.dumps({"split": split, "time": time.strftime("%FT%T%z"), "why": why}) + "\n")
+    return _count_looks(path, split)
 
 
-def _open_same_store(folder: Path, config: dict, manifest: Manifest) -> FeatureStore:
+def _count_looks(path: Path, split: str) -> int:
+    return sum(json.loads(line)["split"] == split for line in path.read_text(encoding="utf-8").splitlines())
+
+
+def _read_kept(folder: Path, kept: Path, split: str) -> dict:
+    """The kept evaluation; the split may have been opened again since, by ``measure_oracle``."""
+    document, log = read_document(kept), folder / LOOKS
+    return document | {"looks": _count_looks(log, split)} if log.exists() else document
+
+
+def open_same_store(folder: Path, config: dict, manifest: Manifest) -> FeatureStore:
     store = FeatureStore(config["store"])
     if asdict(store.spec) != config["spec"] or store_digest(store, manifest) != config["store_digest"]:
         raise RunMismatch(
@@ -159,7 +169,7 @@ def load_scored(folder: Path, split: str) -> tuple[np.ndarray, np.ndarray, list[
     """Scores ``(N, C)``, targets ``(N, C)`` bool and ids of an evaluated split, in the order of the ids."""
     config = read_config(folder)
     scores, ids = read_scores(folder / f"scores-{split}.safetensors")
-    clips = {clip.clip_id: clip for clip in _read_same_manifest(folder, config).split(split)}
+    clips = {clip.clip_id: clip for clip in read_same_manifest(folder, config).split(split)}
     order = sorted(range(len(ids)), key=ids.__getitem__)
     targets = multi_hot([clips[ids[place]] for place in order], config["classes"]).numpy() > 0
     return scores[order], targets, [ids[place] for place in order]

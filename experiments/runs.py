@@ -25,6 +25,9 @@ PREPARED_ROWS = 16384  #: training rows that a head may look at before it is tra
 PLACES = ("store", "manifest", "root")  #: may move while a training is interrupted; their digests may not change.
 
 
+HEAD = "head.safetensors"  #: of a run: the chosen head.
+
+
 def resolve_config(settings: TrainSettings, manifest: Manifest, store: FeatureStore, digest: str) -> dict:
     """The configuration with everything that defaults, files and the machine decided; the digest is the store's."""
     document = asdict(settings) | {
@@ -119,12 +122,12 @@ def read_document(path: Path) -> dict:
         raise RunMismatch(f"{path}: cannot be read ({error}). Restore it, or train into another folder.") from None
 
 
-def load_head(folder: Path, config: dict) -> Standardised:
-    """The trained head of a run, on raw features."""
+def load_head(path: Path, config: dict) -> Standardised:
+    """The head of a run that a file has, on raw features."""
     try:
-        tensors = load_file(folder / "head.safetensors")
+        tensors = load_file(path)
     except (OSError, SafetensorError) as error:
-        raise RunMismatch(f"{folder}/head.safetensors: cannot be read ({error}). Train into another folder.") from None
+        raise RunMismatch(f"{path}: cannot be read ({error}). Train into another folder.") from None
     head = build_head(
         config["head"], config["spec"]["dim"], len(config["classes"]), tensors["mean"], tensors["deviation"]
     )

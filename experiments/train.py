@@ -11,20 +11,21 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from ..balance import ADJUSTMENTS, Method, count_training_clips, make_groups
+from ..balance import Method, count_training_clips, make_groups
 from ..durable import make_folder, owned, write_bytes, write_json
 from ..errors import LongreelError, ManifestError
 from ..heads import Standardised, build_head
 from ..manifest import Manifest, read_manifest
-from ..parts import build_part
 from ..provenance import describe_environment
 from ..store import FeatureStore
+from .adjust import adjust_output
 from .choices import check_choices
 from .clips import ClipSet, load_clips
+from .epochs import open_epochs
 from .fit import fit_together, only, to_the_end
 from .metrics import evaluate_scores
 from .optimisation import SELECTIONS
-from .runs import claim, read_document, resolve_config, store_digest, write_scores
+from .runs import HEAD, claim, read_document, resolve_config, store_digest, write_scores
 from .scoring import cut, score_clips
 from .settings import TrainSettings
 from .training import Course, Progress
@@ -51,6 +52,7 @@ class Member:
 
     folder: Path
     settings: TrainSettings
+    keep_epochs: bool = False  #: whether the folder ``epochs`` keeps the head of each epoch that could be chosen.
 
 
 def train_run(
@@ -60,8 +62,11 @@ def train_run(
     *,
     place: str = "auto",
     on_data: Callable[[str], None] = lambda place: None,
+    keep_epochs: bool = False,
 ) -> Trained:
     """Train a head on a store. The same call goes on where an interrupted one stopped, and ends in the same weights.
+
+    What is given is told of in ``Member`` and ``train_together``.
 
     Raises:
         RunMismatch: When the folder holds a run of another configuration.
@@ -69,7 +74,8 @@ def train_run(
         StoreMismatch: When clips of the manifest were never extracted.
         LongreelError: When the training diverged, or head and method cannot be used.
     """
-    return only(train_together([Member(folder, settings)], to_the_end(on_epoch), place=place, on_data=on_data))
+    member = Member(folder, settings, keep_epochs)
+    return only(train_together([member], to_the_end(on_epoch), place=place, on_data=on_data))
 
 
 def train_together(
@@ -215,7 +221,9 @@ def _train(
     courses = []
     for number in trained:
         member, each = members[number], ready[number]
-        courses.append(Course(each.head, each.method, member.settings.fit, member.folder / CHECKPOINT))
+        checkpoint = member.folder / CHECKPOINT
+        kept = open_epochs(member.folder, wanted=member.keep_epochs, begun=checkpoint.exists())
+        courses.append(Course(each.head, each.method, member.settings.fit, checkpoint, kept))
     counts = _counts(data)
     outcomes = fit_together(courses, counts, data.train, data.val, lambda place, row: on_epoch(trained[place], row))
     found: dict[int, Progress | LongreelError | None] = dict(zip(trained, outcomes, strict=True))
@@ -241,28 +249,17 @@ def _remember(ready: _Ready, data: _Data, settings: TrainSettings) -> Progress:
 def _end(member: Member, ready: _Ready, data: _Data, progress: Progress) -> Trained | LongreelError:
     """Adjust the head as the method has it, and write the run."""
     try:
-        _adjust(ready, _counts(data))
+        adjust_output(ready.head, ready.method.adjustment, _counts(data))
     except LongreelError as error:
         return error
     _finish(member, ready, data, progress)
     return _read_finished(member.folder)
 
 
-def _adjust(ready: _Ready, counts: Tensor) -> None:
-    """What the method does to the last layer of the chosen head."""
-    if ready.method.adjustment is not None:
-        output, given = ready.head.output, ready.method.adjustment
-        build_part("adjustment", ADJUSTMENTS, given)(output, counts)
-        if not (output.weight.isfinite().all() and output.bias.isfinite().all()):
-            raise LongreelError(
-                f"{given}: the last layer's numbers are not finite behind it. Take a smaller tau, and another folder."
-            )
-
-
 def _finish(member: Member, ready: _Ready, data: _Data, progress: Progress) -> None:
     """Write the run's files; ``result.json`` comes last and marks the run as finished."""
     folder, fit, train, val = member.folder, member.settings.fit, data.train, data.val
-    write_bytes(folder / "head.safetensors", save(ready.head.state_dict()))
+    write_bytes(folder / HEAD, save(ready.head.state_dict()))
     value = None
     if val is not None:
         scores, targets = val.with_failed(score_clips(ready.head, val, fit.test_frames))

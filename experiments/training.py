@@ -15,6 +15,7 @@ from ..errors import LongreelError
 from ..heads import Standardised
 from .arithmetic import products_in
 from .checkpoint import load_checkpoint, save_checkpoint
+from .epochs import forget_epochs, keep_epoch
 from .optimisation import FitSettings, rate_at
 from .stages import Leg, lay_out
 
@@ -42,6 +43,7 @@ class Course:
     method: Method
     settings: FitSettings
     checkpoint: Path  #: file that an interrupted training goes on from.
+    epochs: Path | None = None  #: folder for the head of each epoch that could be chosen.
 
 
 class Training:
@@ -49,7 +51,7 @@ class Training:
 
     def __init__(self, course: Course, number: int, counts: Tensor) -> None:
         self.head, self.settings = course.head, course.settings
-        self.checkpoint, self.number, self.counts = course.checkpoint, number, counts
+        self.checkpoint, self.epochs, self.number, self.counts = course.checkpoint, course.epochs, number, counts
         self.legs = lay_out(course.method, self.settings.epochs)
         self.fault: LongreelError | None = None
         self.stopped = False
@@ -92,6 +94,8 @@ class Training:
                 self.head.output.reset_parameters()
             progress.best_value = -math.inf
             progress.memory.clear()
+            if self.epochs is not None:
+                forget_epochs(self.epochs)
             self.optimiser = self.settings.make_optimiser(_choose_parameters(self.head, leg.stage))
         self.head.train(not leg.stage.output_only)
         return build_stage(leg.stage)
@@ -138,6 +142,8 @@ class Training:
     def choose(self, value: float) -> None:
         """Keep the head if it is the best so far; of equals the later one, which has been trained more."""
         progress = self.progress
+        if self.epochs is not None:
+            keep_epoch(self.epochs, progress.epoch + 1, self.head)
         if value >= progress.best_value:
             progress.best_value, progress.best_epoch = value, progress.epoch + 1
             progress.best = {name: tensor.clone() for name, tensor in self.head.state_dict().items()}

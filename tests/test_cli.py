@@ -46,7 +46,7 @@ def workplace(tmp_path_factory, make_video):
     for command in (
         "extract videos.csv videos.store --backbone motion",
         "train videos.store videos.csv --out runs/ce --epochs 3",
-        "train videos.store videos.csv --balance balanced-softmax --out runs/bs",
+        "train videos.store videos.csv --balance balanced-softmax --out runs/bs --keep-epochs",
     ):
         done = run(*command.split(), cwd=folder)
         assert done.returncode == 0, done.stderr

@@ -72,7 +72,7 @@ def test_the_saved_head_scores_raw_features_as_the_run_did(made, tmp_path):
         hidden = np.maximum(standard @ tensors["head.hidden.weight"].T + tensors["head.hidden.bias"], 0)
         logits = hidden @ tensors["head.project.weight"].T + tensors["head.project.bias"]
         np.testing.assert_allclose(found, logits.mean(axis=0), rtol=1e-4, atol=1e-4)
-    head = load_head(tmp_path / "run", read_config(tmp_path / "run")).eval()
+    head = load_head(tmp_path / "run" / "head.safetensors", read_config(tmp_path / "run")).eval()
     alone = torch.from_numpy(made.features[ids[0]]).float()[None]
     np.testing.assert_allclose(head(alone).detach()[0].numpy(), scores[0], rtol=1e-4, atol=1e-5)
 
