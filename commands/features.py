@@ -52,6 +52,9 @@ def extract(
     decoder: Annotated[str, typer.Option(help="auto (the file decides), decord or pyav.")] = "auto",
     shard: Annotated[str, typer.Option(help="Part i/n of the clips, for several machines, i from 1.")] = "1/1",
     workers: Annotated[int | None, typer.Option(min=1, help="Decode processes; one a core by default.")] = None,
+    deadline: Annotated[
+        float, typer.Option(min=1, help="Seconds that decoding a clip may take beside its duration.")
+    ] = 60.0,
     refresh: Annotated[bool, typer.Option(help="Extract again the clips whose file has changed.")] = False,
     retry_failed: Annotated[bool, typer.Option(help="Try again the clips that failed before.")] = False,
     repair: Annotated[bool, typer.Option(help="Read every byte of STORE first and make damaged clips anew.")] = False,
@@ -90,6 +93,7 @@ def extract(
                 part=part,
                 workers=workers,
                 started=started,
+                deadline_seconds=deadline,
                 refresh=refresh,
                 retry_failed=retry_failed,
                 repair=repair,

@@ -28,7 +28,17 @@ from .forward import ClipRows, Forward
 from .planning import WHOLE, Plan, Slice, file_facts, plan_extraction
 from .sampling import Sampling
 from .threads import cores
-from .workers import Decoded, DecodeSettings, DecodeTask, Event, Failed, Frames, Restarted, decode_clips
+from .workers import (
+    DEADLINE_SECONDS,
+    Decoded,
+    DecodeSettings,
+    DecodeTask,
+    Event,
+    Failed,
+    Frames,
+    Restarted,
+    decode_clips,
+)
 
 GPU_THREADS = 2  #: one batch is copied while another is computed.
 
@@ -83,6 +93,7 @@ def extract_clips(
     part: Slice = WHOLE,
     workers: int | None = None,
     started: Sequence[Child] = (),
+    deadline_seconds: float = DEADLINE_SECONDS,
     refresh: bool = False,
     retry_failed: bool = False,
     repair: bool = False,
@@ -104,6 +115,7 @@ def extract_clips(
         workers: Decode processes; one a core if ``None``. As many threads run the backbone, each a batch of its own:
             whichever of the two has work takes the cores.
         started: From ``started_workers``; they are the first of the workers.
+        deadline_seconds: What decoding a clip may take beside its duration.
         refresh: Extract clips again whose file has changed.
         retry_failed: Try the clips of the ledger again.
         repair: Read every byte of the store first; otherwise only damage that shows in a shard's header is seen.
@@ -122,7 +134,7 @@ def extract_clips(
         plan = plan_extraction(manifest, folder, spec, part, refresh=refresh, retry_failed=retry_failed, repair=repair)
         on_plan(plan)
         tasks = [DecodeTask(clip.clip_id, str(manifest.root / clip.path), clip.start, clip.end) for clip in plan.todo]
-        settings = DecodeSettings(sampling, backbone.preprocessing, decoder, backbone.window)
+        settings = DecodeSettings(sampling, backbone.preprocessing, decoder, backbone.window, deadline_seconds)
         environment = describe_environment("torch", "transformers", "av", "decord", "numpy", "h5py")
         environment |= {"device": backbone.device, "batch": backbone.batch}
         with (
