@@ -21,6 +21,7 @@ SPLITS = ("train", "val", "test")
 SOURCES = ("real", "generated")
 REQUIRED = ("path", "label", "split")
 OPTIONAL = ("clip_id", "start", "end", "source")
+TOLD = ("uncertainty",)  #: of the columns we do not know, what training is told.
 PROBLEMS_SHOWN = 10
 
 
@@ -60,8 +61,9 @@ class Manifest:
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 over what training and evaluation depend on: ids, labels, splits, sources; not over the row order."""
-        rows = sorted((clip.clip_id, clip.labels, clip.split, clip.source) for clip in self.clips)
+        """SHA-256 over what a run depends on: ids, labels, splits, sources and ``TOLD``; not over the row order."""
+        told = {c.clip_id: [str(c.extra[key]) for key in TOLD if key in c.extra] for c in self.clips}
+        rows = sorted((c.clip_id, c.labels, c.split, c.source, *told[c.clip_id]) for c in self.clips)
         return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
 
 
@@ -114,9 +116,7 @@ def _read_rows(path: Path) -> Iterator[tuple[int, dict]]:
     try:
         text = path.read_bytes().decode("utf-8-sig")
     except OSError as error:
-        raise ManifestError(
-            f"{path}: cannot be read ({error.strerror}). Give the path of a .csv or .jsonl file."
-        ) from None
+        raise ManifestError(f"{path}: cannot be read ({error.strerror}). Give a .csv or .jsonl file.") from None
     except UnicodeDecodeError as error:
         raise ManifestError(f"{path}: is not UTF-8 ({error.reason} at byte {error.start}). Save it as UTF-8.") from None
     yield from readers[path.suffix.lower()](io.StringIO(text, newline=""), path)

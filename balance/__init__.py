@@ -1,18 +1,22 @@
 """What is done about the long tail: class counts and groups, and the balance methods."""
 
 from .adjustments import ADJUSTMENTS, Adjustment
-from .counts import Groups, count_training_clips, make_groups
+from .counts import Groups, count_training_clips, make_groups, read_fill
+from .curricula import CURRICULA
 from .losses import LOSSES, Loss
 from .methods import METHODS, MIXERS, Method, Parts, Stage, build_stage, choose_method
 from .mixing import Batch, Known, Mixer
 from .samplers import SAMPLERS, Sampler
+from .trust import TRUSTS, Trust, Trusted
 
 __all__ = [
     "ADJUSTMENTS",
+    "CURRICULA",
     "LOSSES",
     "METHODS",
     "MIXERS",
     "SAMPLERS",
+    "TRUSTS",
     "Adjustment",
     "Batch",
     "Groups",
@@ -23,8 +27,11 @@ __all__ = [
     "Parts",
     "Sampler",
     "Stage",
+    "Trust",
+    "Trusted",
     "build_stage",
     "choose_method",
     "count_training_clips",
     "make_groups",
+    "read_fill",
 ]

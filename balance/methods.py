@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from ..errors import LongreelError, unknown
 from ..parts import add_option, build_part, options_of
 from .adjustments import ADJUSTMENTS
+from .curricula import CURRICULA
 from .framestack import FrameStack
 from .lmr import MixedReconstruction
 from .losses import LOSSES, Loss
@@ -36,6 +37,9 @@ class Stage:
     mixer: str = "none"
     until: float = 1.0  #: share of all epochs at which it ends.
     output_only: bool = False  #: the head's last layer is drawn anew and trained alone, the rest stays as chosen.
+    clips: str = "all"  #: of the training clips: ``all``, ``real`` or ``generated``.
+    rate: float = 1.0  #: what the learning rate is multiplied with.
+    restart: bool = False  #: begins from the chosen epoch, with a new optimiser and a schedule of its own.
 
 
 @dataclass(frozen=True)
@@ -100,6 +104,7 @@ def choose_method(
     mixer: str | None = None,
     adjustment: str | None = None,
     released: bool = False,
+    curriculum: str = "joint",
 ) -> Method:
     """The method of that name, for classes with so many real training clips.
 
@@ -109,24 +114,46 @@ def choose_method(
         loss, sampler, mixer: Used in every stage in place of the method's own.
         adjustment: Of the last layer, in place of the method's own.
         released: Follow the authors' code, not the paper, in every part that knows the difference.
+        curriculum: Which of the real and generated clips it learns from, and when: a name of ``CURRICULA``.
 
     Raises:
-        LongreelError: When a name or option is not known, or a loss needs a prior and a class has no real clip.
+        LongreelError: When a name or option is not known, a loss needs a prior and a class has no real clip, or a
+            method of several stages is given a curriculum of several.
     """
     if name not in METHODS:
         raise unknown("balance method", name, METHODS)
     given = {key: text for key, text in {"loss": loss, "sampler": sampler, "mixer": mixer}.items() if text is not None}
     method = METHODS[name]
     stages = [replace(stage, **given) for stage in method.stages]
-    method = replace(method, stages=tuple(map(_as_released, stages) if released else stages))
+    stages = list(map(_as_released, stages)) if released else stages
+    method = replace(method, stages=_follow(name, stages, curriculum))
     if adjustment is not None:
         method = replace(method, adjustment=adjustment)
     need_prior = [build_stage(stage).loss.needs_prior for stage in method.stages]
     if method.adjustment is not None:
         need_prior.append(build_part("adjustment", ADJUSTMENTS, method.adjustment).needs_prior)
     if any(need_prior) and min(counts) == 0:
-        raise LongreelError(f"{name} needs real training clips of every class: its prior counts nothing else.")
+        raise LongreelError(
+            f"{name} needs real training clips of every class: its prior counts nothing else, generated ones have no "
+            f"part in it. For classes without any take a loss that has no prior, such as --balance ce."
+        )
     return method
+
+
+def _follow(name: str, stages: Sequence[Stage], curriculum: str) -> tuple[Stage, ...]:
+    """The stages of a method with those of a curriculum: one of the two has a single one."""
+    lessons = build_part("curriculum", CURRICULA, curriculum)
+    if len(lessons) == 1:
+        return tuple(replace(stage, clips=lessons[0].clips) for stage in stages)
+    if len(stages) > 1:
+        raise LongreelError(
+            f"{name} has {len(stages)} stages of its own, so it cannot follow the {len(lessons)} of {curriculum}. "
+            f"Take joint, real or generated, or a method of one stage."
+        )
+    return tuple(
+        replace(stages[0], clips=lesson.clips, until=lesson.until, rate=lesson.rate, restart=number > 0)
+        for number, lesson in enumerate(lessons)
+    )
 
 
 def _as_released(stage: Stage) -> Stage:

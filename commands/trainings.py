@@ -21,6 +21,17 @@ def train(
     sampler: Annotated[str | None, typer.Option(help="Sampler in place of the method's own.")] = None,
     mixer: Annotated[str | None, typer.Option(help="Mixer in place of the method's own.")] = None,
     adjustment: Annotated[str | None, typer.Option(help="What is done to the last layer in the end.")] = None,
+    curriculum: Annotated[
+        str | None,
+        typer.Option(help="Real and generated clips: joint, if not given, real, generated, two-stage, pretrain."),
+    ] = None,
+    trust: Annotated[
+        str | None, typer.Option(help="In generated clips: full, if not given, or uncertainty-smoothing and others.")
+    ] = None,
+    fill: Annotated[
+        str | None,
+        typer.Option(help="Generated clips up to so many of a class, or 33% of the richest; all if not given."),
+    ] = None,
     compat: Annotated[
         str | None, typer.Option(help="released: the authors' code where it departs from the paper.")
     ] = None,
@@ -87,6 +98,9 @@ def train(
         "sampler": sampler,
         "mixer": mixer,
         "adjustment": adjustment,
+        "curriculum": curriculum,
+        "trust": trust,
+        "fill": fill,
         "compat": compat,
         "seed": seed,
         "epochs": epochs,

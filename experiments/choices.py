@@ -2,12 +2,14 @@
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 
-from ..balance import METHODS, Method, build_stage, choose_method
+from ..balance import METHODS, TRUSTS, Method, build_stage, choose_method, read_fill
 from ..errors import LongreelError
 from ..heads import Standardised, build_head
+from ..parts import build_part
 from .settings import TrainSettings
 from .stages import lay_out
 
@@ -27,8 +29,18 @@ def check_choices(settings: TrainSettings, counts: Sequence[int], dim: int) -> M
     """
     own = {"loss": settings.loss, "sampler": settings.sampler, "mixer": settings.mixer}
     released = settings.compat == "released"
-    method = choose_method(settings.balance, counts, **own, adjustment=settings.adjustment, released=released)
+    method = choose_method(
+        settings.balance,
+        counts,
+        **own,
+        adjustment=settings.adjustment,
+        released=released,
+        curriculum=settings.curriculum,
+    )
     lay_out(method, settings.fit.epochs)
+    build_part("trust", TRUSTS, settings.trust)
+    if settings.fill is not None:
+        read_fill(settings.fill, counts)
     with torch.device("meta"):  # shapes alone
         head = build_head(settings.head, dim, len(counts), torch.zeros(dim), torch.ones(dim))
     _check_size(settings.head, head)
@@ -52,6 +64,7 @@ def _check_size(text: str, head: Standardised) -> None:
 def _check_plain(settings: TrainSettings, method: Method) -> None:
     """Refuse a method of which a head that is not trained would take no notice."""
     given = next(filter(None, (settings.loss, settings.sampler, settings.mixer, settings.adjustment)), None)
-    if given is not None or method not in (METHODS["ce"], METHODS["bce"]):  # what is trained if nothing is said
+    plain = replace(method, stages=tuple(replace(stage, clips="all") for stage in method.stages))
+    if given is not None or plain not in (METHODS["ce"], METHODS["bce"]):  # what is trained if nothing is said
         what = given or settings.balance
         raise LongreelError(f"{settings.head} is not trained, so {what} has no part in it. Leave it out.")

@@ -2,15 +2,16 @@
 
 import math
 from collections import deque
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import StoreMismatch, unknown
+from ..errors import ManifestError, StoreMismatch, unknown
 from ..manifest import Clip, Manifest
 from ..store import FeatureStore
 from .disk import DiskRows, fits_in_memory
@@ -32,6 +33,8 @@ class ClipSet:
     failed: tuple[Clip, ...] = ()  #: clips of the split that could not be extracted.
     failed_targets: Tensor = field(default_factory=lambda: torch.zeros(0))  #: ``(failed, C)``
     partial: int = 0  #: how many of the clips could be decoded in part only.
+    generated: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.bool))  #: ``(clips,)``; empty: none.
+    uncertainty: Tensor = field(default_factory=lambda: torch.zeros(0))  #: ``(clips,)``, NaN where it is not known.
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -40,6 +43,28 @@ class ClipSet:
     def place(self) -> str:
         """Where its features are: ``memory`` or ``disk``."""
         return "memory" if isinstance(self.features, Tensor) else "disk"
+
+    def pool(self, kind: str, kept: Tensor | None = None) -> Tensor | None:
+        """Indices of the clips that are ``real`` or ``generated``, and kept ``(clips,)``; ``None`` for all of them."""
+        if kind == "all" and kept is None:
+            return None
+        generated = self.generated if len(self.generated) else torch.zeros(len(self), dtype=torch.bool)
+        chosen = {"all": torch.ones_like(generated), "real": ~generated, "generated": generated}[kind]
+        chosen = chosen if kept is None else chosen & kept
+        return None if chosen.all() else chosen.nonzero()[:, 0]
+
+    def filled(self, fill: int, counts: Tensor) -> Tensor:
+        """``(clips,)`` bool: the real clips, and the first ``fill - n_c`` generated ones of each class, by their ids.
+
+        Args:
+            fill: Clips up to which classes are filled.
+            counts: Real training clips ``n_c``, ``(C,)``.
+        """
+        kept, classes = ~self.generated, self.targets.argmax(dim=1)
+        for index, count in enumerate(counts.long().tolist()):
+            mine = (self.generated & (classes == index)).nonzero()[:, 0]  # clips are in the order of their ids
+            kept[mine[: max(0, fill - count)]] = True
+        return kept
 
     def batch(
         self, clips: Tensor, frames: int | None = None, generator: torch.Generator | None = None
@@ -105,20 +130,37 @@ class ClipSet:
         """The ids of the whole split, in the order of ``with_failed``."""
         return [*self.ids, *(clip.clip_id for clip in self.failed)]
 
-    def draw_rows(self, most: int, seed: int) -> Tensor:
-        """At most so many rows of all clips, drawn at random without replacement, ``(N, D)`` float32."""
-        drawn = torch.randperm(len(self.features), generator=torch.Generator().manual_seed(seed))[:most]
-        return self.features[drawn.sort().values].float()
+    def draw_rows(self, most: int, seed: int, clips: Tensor | None = None) -> Tensor:
+        """At most so many rows of some clips, or of all, drawn at random without replacement, ``(N, D)`` float32."""
+        rows = None if clips is None else self._rows_of(clips).nonzero()[:, 0]
+        count = len(self.features) if rows is None else len(rows)
+        drawn = torch.randperm(count, generator=torch.Generator().manual_seed(seed))[:most].sort().values
+        return self.features[drawn if rows is None else rows[drawn]].float()
 
-    def statistics(self) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation over all rows, each ``(D,)`` float32; a constant column has deviation 1."""
-        rows = self.features
-        mean = torch.stack([part.double().sum(dim=0) for part in rows.split(STATISTICS_ROWS)]).sum(dim=0) / len(rows)
-        squares = torch.stack([(part.double() - mean).square().sum(dim=0) for part in rows.split(STATISTICS_ROWS)]).sum(
-            dim=0
-        )
-        deviation = (squares / len(rows)).sqrt()
+    def statistics(self, kind: str = "all") -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation over the rows of a kind of clips, each ``(D,)`` float32.
+
+        A constant column has deviation 1. Where there are no clips of the kind, all count.
+        """
+        pool = self.pool(kind)
+        wanted = None if pool is None or len(pool) == 0 else self._rows_of(pool)  # (frames,) bool
+        count = len(self.features) if wanted is None else int(wanted.sum())
+        mean = torch.stack([part.sum(dim=0) for part in self._parts(wanted)]).sum(dim=0) / count
+        squares = torch.stack([(part - mean).square().sum(dim=0) for part in self._parts(wanted)]).sum(dim=0)
+        deviation = (squares / count).sqrt()
         return mean.float(), torch.where(deviation > 1e-6, deviation, torch.ones_like(deviation)).float()
+
+    def _rows_of(self, clips: Tensor) -> Tensor:
+        chosen = torch.zeros(len(self), dtype=torch.bool)
+        chosen[clips] = True
+        return chosen.repeat_interleave(self.offsets[1:] - self.offsets[:-1])
+
+    def _parts(self, wanted: Tensor | None) -> Iterator[Tensor]:
+        """The wanted rows in float64, so many at a time."""
+        begin = 0
+        for part in self.features.split(STATISTICS_ROWS):
+            yield (part if wanted is None else part[wanted[begin : begin + len(part)]]).double()
+            begin += len(part)
 
 
 def load_clips(store: FeatureStore, manifest: Manifest, split: str, place: str = "auto") -> ClipSet:
@@ -152,7 +194,27 @@ def load_clips(store: FeatureStore, manifest: Manifest, split: str, place: str =
         failed=tuple(absent),
         failed_targets=multi_hot(absent, manifest.classes),
         partial=sum(store.origin(clip.clip_id).fraction < 1.0 for clip in present),
+        generated=torch.tensor([clip.source == "generated" for clip in present], dtype=torch.bool),
+        uncertainty=torch.tensor([read_uncertainty(clip, manifest.path) for clip in present]),
     )
+
+
+def read_uncertainty(clip: Clip, path: Path) -> float:
+    """What the manifest's column ``uncertainty`` says of a generated clip, 0 to 1; NaN where it says nothing.
+
+    Raises:
+        ManifestError: When it is no such number.
+    """
+    value = clip.extra.get("uncertainty")
+    if clip.source == "real" or value in (None, ""):
+        return math.nan
+    try:
+        number = float(str(value))
+    except ValueError:
+        number = math.nan
+    if not 0.0 <= number <= 1.0:
+        raise ManifestError(f"{path}: clip {clip.clip_id!r}: uncertainty {value!r} is no number between 0 and 1.")
+    return number
 
 
 def _read(store: FeatureStore, clip_ids: Sequence[str], place: str) -> tuple[Tensor | DiskRows, Tensor]:

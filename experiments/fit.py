@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..balance import Batch, Method
+from ..balance import Method, Parts
 from ..errors import LongreelError
 from ..heads import Standardised
 from .clips import ClipSet
@@ -75,10 +75,11 @@ def fit_together(
 ) -> list[Progress | LongreelError | None]:
     """Train heads and keep the best epoch of each on val; without val, the last epoch.
 
-    In each epoch, trainings of one seed, batch size, number of frames and sampler get the same batches, each of which
-    is read once. Clips and frames are drawn from a generator that seed and epoch alone decide, all else from one of the
-    training's own; so a training ends in the same bits alone and beside others, and, interrupted at any point, with the
-    same call again (same machine and thread count). The weights a head begins with should come from a seeded generator.
+    In each epoch, trainings of one seed, batch size, number of frames, sampler and kind of clips get the same batches,
+    each of which is read once. Clips and frames are drawn from a generator that seed and epoch alone decide, all else
+    from one of the training's own; so a training ends in the same bits alone and beside others, and, interrupted at
+    any point, with the same call again (same machine and thread count). The weights a head begins with should come
+    from a seeded generator.
 
     A stage that trains the output alone begins with the epoch chosen so far, an output drawn anew and a new
     optimiser, and the epoch is then chosen among its own.
@@ -95,7 +96,7 @@ def fit_together(
         no longer finite; or nothing, where it was stopped.
     """
     with torch.random.fork_rng(devices=[]):
-        trainings = [Training(course, number, counts) for number, course in enumerate(courses)]
+        trainings = [Training(course, number, counts, train) for number, course in enumerate(courses)]
         going = [training for training in trainings if not training.done]
         while going:
             epoch = min(training.progress.epoch for training in going)
@@ -112,8 +113,10 @@ def _sharing(due: Sequence[Training]) -> list[list[Training]]:
     """Trainings at the same epoch, those together that get the same batches and are scored on the same rows."""
     groups: dict[tuple, list[Training]] = defaultdict(list)
     for training in due:
-        fit = training.settings
-        groups[fit.seed, fit.batch_size, fit.frames, fit.test_frames, training.leg.stage.sampler].append(training)
+        fit, stage = training.settings, training.leg.stage
+        kept = training.trusted.kept
+        drawn = (stage.sampler, stage.clips, None if kept is None else kept.numpy().tobytes())
+        groups[fit.seed, fit.batch_size, fit.frames, fit.test_frames, drawn].append(training)
     return list(groups.values())
 
 
@@ -148,23 +151,30 @@ def _train_epoch(group: list[Training], train: ClipSet) -> dict[int, float]:
     parts = {training.number: training.begin_epoch() for training in group}
     first = group[0]
     generator = epoch_generator(first.settings.seed, first.progress.epoch)
-    order = parts[first.number].sampler(train.targets, generator)
+    order = _draw_order(first, parts[first.number], train, generator)
     batches = order.split(first.settings.batch_size)
     totals, scores = defaultdict(lambda: torch.zeros(())), defaultdict(list)
     read = train.batches(batches, first.settings.frames, generator)
     for number, (clips, (rows, mask)) in enumerate(zip(batches, read, strict=True)):
-        batch = Batch(rows, mask, train.targets[clips])
         for training in group:
-            own = parts[training.number]
-            totals[training.number] = totals[training.number] + training.step(batch, own, number / len(batches))
+            own, part = parts[training.number], number / len(batches)
+            totals[training.number] = totals[training.number] + training.step(rows, mask, clips, own, part)
             if own.mixer.needs_running_ap:
-                scores[training.number].append(training.score_unmixed(batch))
+                scores[training.number].append(training.score_unmixed(rows, mask))
     for training in group:
         if found := scores[training.number]:
             with _noting(training):
                 training.check_finite(*found)
                 training.progress.running_ap = _running_ap(torch.cat(found), train.targets[order])
     return {training.number: float(totals[training.number]) / len(order) for training in group}
+
+
+def _draw_order(training: Training, parts: Parts, train: ClipSet, generator: torch.Generator) -> Tensor:
+    """The clips of an epoch: the sampler's draw of those that the stage learns from."""
+    pool = train.pool(training.leg.stage.clips, training.trusted.kept)
+    if pool is None:
+        return parts.sampler(train.targets, generator)
+    return pool[parts.sampler(train.targets[pool], generator)]
 
 
 def epoch_generator(seed: int, epoch: int) -> torch.Generator:

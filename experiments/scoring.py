@@ -37,7 +37,10 @@ def score_together(heads: Sequence[nn.Module], clips: ClipSet, frames: int | Non
     return [torch.cat(scores).numpy() for scores in found]
 
 
-def cut(clips: ClipSet, frames: int | None) -> tuple[Tensor, ...]:
-    """Clip indices in batches of at most 256 and, padded, about 65 536 rows: one long clip fills no memory."""
+def cut(clips: ClipSet, frames: int | None, count: int | None = None) -> tuple[Tensor, ...]:
+    """Clip indices in batches of at most 256 and, padded, about 65 536 rows: one long clip fills no memory.
+
+    They are numbered from 0 up to ``count``, or to all there are.
+    """
     longest = frames or int((clips.offsets[1:] - clips.offsets[:-1]).max())
-    return torch.arange(len(clips)).split(max(1, min(SCORE_CLIPS, SCORE_ROWS // longest)))
+    return torch.arange(len(clips) if count is None else count).split(max(1, min(SCORE_CLIPS, SCORE_ROWS // longest)))

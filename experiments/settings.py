@@ -24,6 +24,9 @@ class TrainSettings:
     sampler: str | None = None
     mixer: str | None = None
     adjustment: str | None = None
+    curriculum: str = "joint"  #: which of the real and generated clips are learnt from, and when.
+    trust: str = "full"  #: in the labels of generated clips.
+    fill: str | None = None  #: up to how many clips of a class generated ones are used: a number, or ``33%``; all.
     compat: str | None = None  #: ``released``: the authors' code where it departs from the paper.
     groups: str = "gen2balance"
     standardise: bool = True

@@ -16,12 +16,12 @@ class Leg:
     span: tuple[int, int]
 
     def begins_anew(self, epoch: int) -> bool:
-        """Whether the head's output is drawn anew before this epoch."""
-        return self.stage.output_only and epoch == self.first
+        """Whether this epoch begins from the chosen one, with a new optimiser."""
+        return _anew(self.stage) and epoch == self.first
 
 
 def lay_out(method: Method, epochs: int) -> list[Leg]:
-    """The legs of a training; a schedule runs on through stages until one draws the output anew.
+    """The legs of a training; a schedule runs on through stages until one begins anew.
 
     Raises:
         LongreelError: When there are fewer epochs than stages, or a stage would train the whole head behind one that
@@ -37,10 +37,14 @@ def lay_out(method: Method, epochs: int) -> list[Leg]:
         least = ends[place - 1] + 1 if place else 1
         ends[place] = min(max(ends[place], least), epochs - (len(ends) - 1 - place))
     firsts = [0, *ends[:-1]]
-    anew = [first for first, stage in zip(firsts, method.stages, strict=True) if first == 0 or stage.output_only]
+    anew = [first for first, stage in zip(firsts, method.stages, strict=True) if first == 0 or _anew(stage)]
     return [
         Leg(
             stage, first, end, (max(a for a in anew if a <= first), min([a for a in anew if a > first], default=epochs))
         )
         for stage, first, end in zip(method.stages, firsts, ends, strict=True)
     ]
+
+
+def _anew(stage: Stage) -> bool:
+    return stage.output_only or stage.restart

@@ -1,37 +1,29 @@
 """From a store and its labels to runs: one training, or several side by side."""
 
-import json
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from safetensors.torch import save
-from torch import Tensor
 
-from ..balance import Method, count_training_clips, make_groups
 from ..durable import make_folder, owned, write_bytes, write_json
-from ..errors import LongreelError, ManifestError
-from ..heads import Standardised, build_head
-from ..manifest import Manifest, read_manifest
+from ..errors import LongreelError
 from ..provenance import describe_environment
-from ..store import FeatureStore
 from .adjust import adjust_output
-from .choices import check_choices
-from .clips import ClipSet, load_clips
 from .epochs import open_epochs
 from .fit import fit_together, only, to_the_end
 from .metrics import evaluate_scores
 from .optimisation import SELECTIONS
-from .runs import HEAD, claim, read_document, resolve_config, store_digest, write_scores
+from .preparing import Data, Ready, choose, open_data, prepare, read_data
+from .runs import HEAD, claim, read_document, write_scores
 from .scoring import cut, score_clips
 from .settings import TrainSettings
 from .training import Course, Progress
 
 CHECKPOINT = "checkpoint.safetensors"
-PREPARED_ROWS = 16384  #: training rows that a head may look at before it is trained.
 
 
 @dataclass(frozen=True)
@@ -104,16 +96,21 @@ def train_together(
         RunMismatch, InUse, StoreMismatch: As ``train_run``, for any member.
     """
     outcomes: list[Trained | LongreelError | None] = [None] * len(members)
-    given, chosen = _open(members[0].settings), {}
+    given, chosen = open_data(members[0].settings), {}
     for number, member in enumerate(members):
         try:
-            chosen[number] = _choose(member.settings, given)
+            chosen[number] = choose(member.settings, given)
         except LongreelError as error:
             outcomes[number] = error
     if not chosen:
         return outcomes
-    data = _read_data(members[0].settings, given, place)
-    ready = {number: _prepare(members[number].settings, each, data) for number, each in chosen.items()}
+    data = read_data(members[0].settings, given, place, {each.scale for each in chosen.values()})
+    ready = {}
+    for number, each in chosen.items():
+        try:
+            ready[number] = prepare(members[number].settings, each, data)
+        except LongreelError as error:
+            outcomes[number] = error
     with ExitStack() as locks:
         for number, each in ready.items():
             folder = members[number].folder
@@ -131,90 +128,8 @@ def train_together(
     return outcomes
 
 
-@dataclass(frozen=True)
-class _Given:
-    """What is known before features are read."""
-
-    manifest: Manifest
-    store: FeatureStore
-    counts: list[int]  #: real training clips of each class.
-    digest: str  #: of the features that training can see.
-
-
-@dataclass(frozen=True)
-class _Chosen:
-    """What a member's settings come to."""
-
-    config: dict
-    method: Method
-
-
-@dataclass(frozen=True)
-class _Data:
-    """What all members learn from."""
-
-    given: _Given
-    train: ClipSet
-    val: ClipSet | None
-    mean: Tensor  #: ``(D,)`` of the training rows; so is the next.
-    deviation: Tensor
-
-
-@dataclass(frozen=True)
-class _Ready:
-    """A member before it is trained; nothing has been written yet."""
-
-    config: dict
-    method: Method
-    head: Standardised
-
-
-def _open(settings: TrainSettings) -> _Given:
-    manifest = read_manifest(settings.manifest, settings.root)
-    if not manifest.split("train"):
-        raise ManifestError(f"{settings.manifest}: has no training clips. Give some rows the split train.")
-    store = FeatureStore(settings.store)
-    return _Given(manifest, store, count_training_clips(manifest), store_digest(store, manifest))
-
-
-def _choose(settings: TrainSettings, given: _Given) -> _Chosen:
-    groups = make_groups(settings.groups, given.manifest.classes, given.counts)
-    method = check_choices(settings, given.counts, given.store.spec.dim)
-    config = resolve_config(settings, given.manifest, given.store, given.digest)
-    config |= {"groups": asdict(groups), "counts": given.counts, "method": json.loads(json.dumps(asdict(method)))}
-    return _Chosen(config, method)
-
-
-def _read_data(settings: TrainSettings, given: _Given, place: str) -> _Data:
-    train = load_clips(given.store, given.manifest, "train", place)
-    val = load_clips(given.store, given.manifest, "val", place) if given.manifest.split("val") else None
-    _check_trainable(settings, given.manifest, train, val)
-    return _Data(given, train, val, *train.statistics())
-
-
-def _check_trainable(settings: TrainSettings, manifest: Manifest, train: ClipSet, val: ClipSet | None) -> None:
-    """Refuse what failed clips have made untrainable."""
-    advice = f"See `longreel store info {settings.store}`."
-    found = train.targets.sum(dim=0) if len(train) else torch.zeros(len(manifest.classes))
-    if missing := [name for name, clips in zip(manifest.classes, found, strict=True) if clips == 0]:
-        raise LongreelError(f"class {missing[0]!r} has no training clip left, all of them failed. {advice}")
-    if val is not None and len(val) == 0:
-        raise LongreelError(f"all {len(val.failed)} val clips failed, so no epoch can be selected. {advice}")
-
-
-def _prepare(settings: TrainSettings, chosen: _Chosen, data: _Data) -> _Ready:
-    dim, seed, mean, deviation = len(data.mean), settings.fit.seed, data.mean.clone(), data.deviation.clone()
-    if not settings.standardise:
-        mean, deviation = torch.zeros_like(mean), torch.ones_like(deviation)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        head = build_head(settings.head, dim, len(data.given.counts), mean, deviation)
-    head.prepare(data.train.draw_rows(PREPARED_ROWS, seed), seed)
-    return _Ready(chosen.config, chosen.method, head)
-
-
 def _train(
-    members: Sequence[Member], ready: dict[int, _Ready], data: _Data, on_epoch: Callable[[int, dict], bool]
+    members: Sequence[Member], ready: dict[int, Ready], data: Data, on_epoch: Callable[[int, dict], bool]
 ) -> dict[int, Progress | LongreelError | None]:
     """Train those that can be trained, and let the others remember what they are compared with."""
     trained = [number for number, each in ready.items() if each.head.trainable]
@@ -223,40 +138,37 @@ def _train(
         member, each = members[number], ready[number]
         checkpoint = member.folder / CHECKPOINT
         kept = open_epochs(member.folder, wanted=member.keep_epochs, begun=checkpoint.exists())
-        courses.append(Course(each.head, each.method, member.settings.fit, checkpoint, kept))
-    counts = _counts(data)
-    outcomes = fit_together(courses, counts, data.train, data.val, lambda place, row: on_epoch(trained[place], row))
+        courses.append(Course(each.head, each.method, member.settings.fit, checkpoint, kept, each.learnt.trusted))
+    outcomes = fit_together(
+        courses, data.counts, data.train, data.val, lambda place, row: on_epoch(trained[place], row)
+    )
     found: dict[int, Progress | LongreelError | None] = dict(zip(trained, outcomes, strict=True))
     for number in ready.keys() - found.keys():
         found[number] = _remember(ready[number], data, members[number].settings)
     return found
 
 
-def _counts(data: _Data) -> Tensor:
-    """``(C,)``: real training clips of each class."""
-    return torch.tensor(data.given.counts, dtype=torch.float32)
-
-
 @torch.inference_mode()
-def _remember(ready: _Ready, data: _Data, settings: TrainSettings) -> Progress:
+def _remember(ready: Ready, data: Data, settings: TrainSettings) -> Progress:
     """What a head that is not trained does in place of it: it takes the training clips as they are."""
     began, head, train, frames = time.monotonic(), ready.head.eval(), data.train, settings.fit.test_frames
-    clips = torch.cat([head.aggregate(*batch) for batch in train.batches(cut(train, frames), frames)])
-    head.remember(clips, train.targets)
+    seen = torch.arange(len(train)) if ready.learnt.clips is None else ready.learnt.clips
+    batches = [seen[part] for part in cut(train, frames, len(seen))]
+    head.remember(torch.cat([head.aggregate(*batch) for batch in train.batches(batches, frames)]), train.targets[seen])
     return Progress(seconds=time.monotonic() - began)
 
 
-def _end(member: Member, ready: _Ready, data: _Data, progress: Progress) -> Trained | LongreelError:
+def _end(member: Member, ready: Ready, data: Data, progress: Progress) -> Trained | LongreelError:
     """Adjust the head as the method has it, and write the run."""
     try:
-        adjust_output(ready.head, ready.method.adjustment, _counts(data))
+        adjust_output(ready.head, ready.method.adjustment, data.counts)
     except LongreelError as error:
         return error
     _finish(member, ready, data, progress)
     return _read_finished(member.folder)
 
 
-def _finish(member: Member, ready: _Ready, data: _Data, progress: Progress) -> None:
+def _finish(member: Member, ready: Ready, data: Data, progress: Progress) -> None:
     """Write the run's files; ``result.json`` comes last and marks the run as finished."""
     folder, fit, train, val = member.folder, member.settings.fit, data.train, data.val
     write_bytes(folder / HEAD, save(ready.head.state_dict()))

@@ -10,11 +10,12 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ..balance import Batch, Known, Method, Parts, Stage, build_stage
+from ..balance import Batch, Known, Method, Parts, Stage, Trusted, build_stage
 from ..errors import LongreelError
 from ..heads import Standardised
 from .arithmetic import products_in
 from .checkpoint import load_checkpoint, save_checkpoint
+from .clips import ClipSet
 from .epochs import forget_epochs, keep_epoch
 from .optimisation import FitSettings, rate_at
 from .stages import Leg, lay_out
@@ -44,14 +45,16 @@ class Course:
     settings: FitSettings
     checkpoint: Path  #: file that an interrupted training goes on from.
     epochs: Path | None = None  #: folder for the head of each epoch that could be chosen.
+    trusted: Trusted | None = None  #: what the training clips count for; ``None``: all, with their labels.
 
 
 class Training:
     """One training under way."""
 
-    def __init__(self, course: Course, number: int, counts: Tensor) -> None:
+    def __init__(self, course: Course, number: int, counts: Tensor, train: ClipSet) -> None:
         self.head, self.settings = course.head, course.settings
         self.checkpoint, self.epochs, self.number, self.counts = course.checkpoint, course.epochs, number, counts
+        self.trusted = course.trusted or Trusted(train.targets)
         self.legs = lay_out(course.method, self.settings.epochs)
         self.fault: LongreelError | None = None
         self.stopped = False
@@ -85,13 +88,14 @@ class Training:
         return self.optimiser
 
     def begin_epoch(self) -> Parts:
-        """Get ready for an epoch: a stage may begin with the chosen head and an output drawn anew."""
+        """Get ready for an epoch: a stage may begin with the chosen head, and an output drawn anew."""
         leg, progress = self.leg, self.progress
         if leg.begins_anew(progress.epoch):
             if progress.best:
                 self.head.load_state_dict(progress.best)
-            with self.own_draws():
-                self.head.output.reset_parameters()
+            if leg.stage.output_only:
+                with self.own_draws():
+                    self.head.output.reset_parameters()
             progress.best_value = -math.inf
             progress.memory.clear()
             if self.epochs is not None:
@@ -100,17 +104,26 @@ class Training:
         self.head.train(not leg.stage.output_only)
         return build_stage(leg.stage)
 
-    def step(self, batch: Batch, parts: Parts, part: float) -> Tensor:
-        """One step, such a part of the epoch behind its beginning; the sum of the clips' losses."""
-        settings, progress = self.settings, self.progress
-        rate = settings.learning_rate * rate_at(settings.schedule, progress.epoch + part, *self.leg.span)
+    def step(self, rows: Tensor, mask: Tensor, clips: Tensor, parts: Parts, part: float) -> Tensor:
+        """One step, such a part of the epoch behind its beginning; the sum of the clips' losses.
+
+        Args:
+            rows, mask: Of the batch, ``(B, T, D)`` and ``(B, T)``.
+            clips: Which training clips they are, ``(B,)``.
+            parts: From ``begin_epoch``.
+            part: Of the epoch, 0 to 1.
+        """
+        settings, progress, weights = self.settings, self.progress, self.trusted.weights
+        batch = Batch(rows, mask, self.trusted.targets[clips])
+        now = rate_at(settings.schedule, progress.epoch + part, *self.leg.span)
         for group in self.optimiser.param_groups:
-            group["lr"] = rate
+            group["lr"] = settings.learning_rate * self.leg.stage.rate * now
         with self.own_draws():
             known = Known(self.counts, progress.running_ap, torch.default_generator, progress.memory)
             with products_in(settings.precision):
                 logits, targets = parts.mixer(self.head, batch, known)
             losses = parts.loss(logits.float(), targets, self.counts)  # (B,)
+            losses = losses if weights is None else losses * weights[clips]
             self.optimiser.zero_grad(set_to_none=True)
             losses.mean().backward()
         if settings.clip_norm is not None:
@@ -120,11 +133,11 @@ class Training:
         return losses.detach().sum()
 
     @torch.no_grad()
-    def score_unmixed(self, batch: Batch) -> Tensor:
-        """Logits ``(B, C)`` of the clips as they were drawn; batch statistics and dropout are left alone."""
+    def score_unmixed(self, rows: Tensor, mask: Tensor) -> Tensor:
+        """Logits ``(B, C)`` of clips as they were drawn; batch statistics and dropout are left alone."""
         was = self.head.training
         with products_in(self.settings.precision):
-            scores = self.head.eval()(batch.frames, batch.mask).float()
+            scores = self.head.eval()(rows, mask).float()
         self.head.train(was)
         return scores
 
