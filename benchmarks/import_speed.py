@@ -1,6 +1,8 @@
 """Speed of import-features beside `cp -r` of the same folder, alternating, everything in the page cache.
 
 python benchmarks/import_speed.py build/import-speed --kind float32
+
+With --hdf5, one HDF5 file with a dataset for each of them is imported instead, by itself.
 """
 
 import argparse
@@ -15,6 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import h5py
 import numpy as np
 
 WIDTH = 2048
@@ -39,6 +42,13 @@ def make_files(folder: Path, count: int, mib: float, kind: str) -> int:
         np.save(path, drawn.random((frames, WIDTH), dtype=np.float32).astype(kind))
         total += path.stat().st_size
     return total
+
+
+def make_hdf5(source: Path, path: Path) -> None:
+    """One HDF5 file with every array of a folder as a dataset."""
+    with h5py.File(path, "w") as file:
+        for each in sorted(source.rglob("*.npy")):
+            file[each.stem] = np.load(each)
 
 
 def measure(command: list[str], then: Callable[[], None] = lambda: None) -> Run:
@@ -81,6 +91,11 @@ def show(name: str, runs: list[Run], total: int) -> float:
     return seconds
 
 
+def _import_anew(command: list[str], store: Path) -> Run:
+    shutil.rmtree(store, ignore_errors=True)
+    return measure(command)
+
+
 def main() -> None:
     """Make the files, measure both in turn, print medians and ratios."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -90,17 +105,23 @@ def main() -> None:
     parser.add_argument("--kind", default="float32")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--workers", type=int, default=4)
+    parser.add_argument("--hdf5", action="store_true")
     given = parser.parse_args()
     source, copy, store = (given.work / name for name in ("npy", "copy", "store"))
     shutil.rmtree(given.work, ignore_errors=True)
     total = make_files(source, given.count, given.mib, given.kind)
+    if given.hdf5:
+        make_hdf5(source, given.work / "all.h5")
+        source = given.work / "all.h5"
     importing = [sys.executable, "-P", "-m", "longreel.cli", "import-features", str(source), str(store)]
     importing += ["--backbone", "drawn", "--workers", str(given.workers)]
     least = [sys.executable, str(Path(__file__).with_name("least_import.py")), str(source), str(given.work / "least")]
+    if given.hdf5:
+        show("import-features", [_import_anew(importing, store) for _ in range(given.repeats)], total)
+        return
     runs: dict[str, list[Run]] = {"import-features": [], "the least work": [], "cp -r": [], "cp -r, then fsync": []}
     for _ in range(given.repeats):
-        shutil.rmtree(store, ignore_errors=True)
-        runs["import-features"].append(measure(importing))
+        runs["import-features"].append(_import_anew(importing, store))
         runs["the least work"].append(measure(least))
         for name in ("cp -r", "cp -r, then fsync"):
             shutil.rmtree(copy, ignore_errors=True)

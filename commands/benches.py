@@ -63,12 +63,26 @@ def bench(
     document = make_table(chosen, outcomes, drawn)
     for ending, write in FORMS.items():
         write_bytes(out / f"table.{ending}", write(document).encode())
+    if any(row["filling"] and row["figures"] for row in document["rows"]):
+        _draw_curve(document, out / "fill-curve.svg")
     if as_json:
         print_json(document)
     else:
         print_grids(make_grids(document), footnotes(document))
         print(f"{out / 'table.md'}, also as {', '.join(ending for ending in FORMS if ending != 'md')}")
     raise typer.Exit(3 if any(outcome.fault for outcome in outcomes) else 0)
+
+
+def _draw_curve(document: dict, path: Path) -> None:
+    from ..durable import write_bytes
+    from ..experiments.figures import is_installed
+    from ..experiments.fill_curve import draw_fill_curve
+
+    if is_installed("matplotlib"):
+        write_bytes(path, draw_fill_curve(document["rows"], document["columns"]))
+        say(f"{path}")
+    else:
+        say(f"{path} is left out: it needs matplotlib. Run: pip install 'longreel[plots]', and the same command again.")
 
 
 def count_runs(steps: Steps) -> Callable[["Outcome"], None]:

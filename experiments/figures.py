@@ -14,6 +14,11 @@ LOOK: Any = {"svg.hashsalt": "longreel", "font.family": "DejaVu Sans", "font.siz
 GREY, INK = "#b0b0b0", "#333333"
 
 
+def is_installed(name: str) -> bool:
+    """Whether a package can be imported."""
+    return find_spec(name) is not None
+
+
 def check_installed(what: str, *names: str, extra: str) -> None:
     """Refuse to begin what could not be ended.
 
@@ -21,7 +26,7 @@ def check_installed(what: str, *names: str, extra: str) -> None:
         EnvironmentFault: When a package is missing.
     """
     for name in names:
-        if find_spec(name) is None:
+        if not is_installed(name):
             raise EnvironmentFault(f"{what} needs {name}, which is not installed. Run: pip install 'longreel[{extra}]'")
 
 

@@ -41,7 +41,11 @@ def make_grids(document: dict) -> list[Grid]:
         rows = [row for row in document["rows"] if row["store"] == store]
         header = [column_name(column) for column in document["columns"]]
         body = [[row["name"], str(len(row["seeds"])), *_figures(row, document["columns"]), _time(row)] for row in rows]
-        grids.append(Grid(f"{document['title']}: {store}", ["method", "seeds", *header, "time"], body))
+        whole = ["method", "seeds", *header, "time"]
+        if any(row["filling"] for row in rows):
+            whole += ["generated", "GPU-hours"]
+            body = [cells + _filling(row) for cells, row in zip(body, rows, strict=True)]
+        grids.append(Grid(f"{document['title']}: {store}", whole, body))
         compared = [row for row in rows if row["difference"]]
         if compared:
             body = [[row["name"], *_differences(row, document["columns"])] for row in compared]
@@ -67,6 +71,12 @@ def _time(row: dict) -> str:
     """Seconds on the clock of a training."""
     seconds = row["training_seconds"]
     return "-" if seconds is None else f"{seconds:.{1 if seconds < 100 else 0}f} s"
+
+
+def _filling(row: dict) -> list[str]:
+    """Generated clips that a row takes, and what they cost."""
+    filling = row["filling"]
+    return [str(filling["generated"]), f"{filling['gpu_hours']:.1f}"] if filling else ["-", "-"]
 
 
 def _differences(row: dict, columns: Sequence[str]) -> list[str]:

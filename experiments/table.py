@@ -11,6 +11,7 @@ from ..store import FeatureStore
 from .bench import Outcome
 from .draws import Draws, draw_run, metrics_of
 from .evaluate import evaluate_run
+from .fill_curve import measure_fillings
 from .leaks import find_copies
 from .protocols import PROTOCOLS
 from .runs import read_config, read_document
@@ -52,6 +53,8 @@ def make_table(suite: Suite, outcomes: Sequence[Outcome], draws: Draws) -> dict:
         here = [outcome for outcome in outcomes if outcome.run.store == store]
         rows += _store_rows(suite, store, here, columns, draws)
     shown = {store for store in stores if is_published(suite, store, split, evaluations[0]["clips"], sizes)}
+    fillings = _fillings(suite, outcomes[0])
+    rows = [row | {"filling": fillings.get(row["name"])} for row in rows]
     rows = [row if row["store"] in shown and not departures else row | {"published": {}} for row in rows]
     protocol = None if suite.protocol is None else PROTOCOLS[suite.protocol]
     return {
@@ -79,6 +82,16 @@ def make_table(suite: Suite, outcomes: Sequence[Outcome], draws: Draws) -> dict:
         "notes": [*suite.notes, *(protocol.notes if protocol else ())],
         "rows": rows,
     }
+
+
+def _fillings(suite: Suite, outcome: Outcome) -> dict[str, dict]:
+    """Row -> what it takes of the generated clips, for rows that say up to how many."""
+    fills = {row.name: row.settings["fill"] for row in suite.rows if "fill" in row.settings}
+    if not fills:
+        return {}
+    settings = outcome.run.settings
+    found = measure_fillings(read_manifest(settings.manifest, settings.root), fills)
+    return {name: asdict(filling) for name, filling in found.items()}
 
 
 def is_published(suite: Suite, store: str, split: str, clips: int, sizes: Mapping[str, int]) -> bool:

@@ -21,6 +21,7 @@ def table():
         "figures": dict.fromkeys(columns, figure),
         "published": {},
         "training_seconds": 7.25,
+        "filling": None,
     }
     return {
         "suite": "two",
