@@ -8,7 +8,18 @@ import typer
 from typer.core import TyperGroup
 
 from . import __version__
-from .commands import benches, features, protocols, stores, sweeps, trainings
+from .commands import (
+    benches,
+    features,
+    filling,
+    inspecting,
+    prompting,
+    protocols,
+    rendering,
+    stores,
+    sweeps,
+    trainings,
+)
 from .console import say
 from .errors import LongreelError
 
@@ -43,6 +54,11 @@ protocol_app = typer.Typer(
     help="Manifests of published benchmarks, and long tails. Example: longreel protocol list",
 )
 app.add_typer(protocol_app, name="protocol")
+generate_app = typer.Typer(
+    no_args_is_help=True,
+    help="Generated clips for poor classes, step by step. Example: longreel generate plan videos.csv --fill max",
+)
+app.add_typer(generate_app, name="generate")
 
 
 def _show_version(wanted: bool) -> None:
@@ -79,6 +95,11 @@ store_app.command()(stores.export)
 store_app.command()(stores.merge)
 protocol_app.command("list")(protocols.list_protocols)
 protocol_app.command()(protocols.make)
+generate_app.command()(filling.plan)
+generate_app.command()(prompting.prompts)
+generate_app.command()(rendering.videos)
+generate_app.command()(inspecting.inspect)
+generate_app.command()(filling.fill)
 protocol_app.command()(protocols.tail)
 
 

@@ -1,7 +1,7 @@
 """What is done about the long tail: class counts and groups, and the balance methods."""
 
 from .adjustments import ADJUSTMENTS, Adjustment
-from .counts import Groups, count_training_clips, make_groups, read_fill
+from .counts import Groups, count_training_clips, make_groups
 from .curricula import CURRICULA
 from .losses import LOSSES, Loss
 from .methods import METHODS, MIXERS, Method, Parts, Stage, build_stage, choose_method
@@ -33,5 +33,4 @@ __all__ = [
     "choose_method",
     "count_training_clips",
     "make_groups",
-    "read_fill",
 ]

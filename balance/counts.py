@@ -25,18 +25,6 @@ def count_training_clips(manifest: Manifest) -> list[int]:
     return [found[label] for label in manifest.classes]
 
 
-def read_fill(text: str, counts: Sequence[int]) -> int:
-    """Up to how many clips classes are filled: a number, or a share of the richest class: ``33%``, ``100%``.
-
-    Raises:
-        LongreelError: When it is neither.
-    """
-    number = text.removesuffix("%")
-    if not (number.isascii() and number.isdecimal()) or len(number) > 9:
-        raise LongreelError(f"fill {text!r} is no number of clips. Give one, or a share of the richest class: 33%.")
-    return int(number) if number == text else round(int(number) * max(counts) / 100)
-
-
 def _videolt(counts: Sequence[int]) -> list[str]:
     return [("head" if n > 500 else "medium" if n > 100 else "tail") for n in counts]
 

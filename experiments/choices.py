@@ -6,8 +6,9 @@ from dataclasses import replace
 
 import torch
 
-from ..balance import METHODS, TRUSTS, Method, build_stage, choose_method, read_fill
+from ..balance import METHODS, TRUSTS, Method, build_stage, choose_method
 from ..errors import LongreelError
+from ..generate.plan import read_fill
 from ..heads import Standardised, build_head
 from ..parts import build_part
 from .settings import TrainSettings

@@ -18,30 +18,12 @@ from numpy.typing import NDArray
 
 from ..durable import make_folder, naming_faults, owned, publish, write_bytes
 from ..errors import EnvironmentFault, LongreelError, RunMismatch
+from ..generate.motions import CLASSES, TURN, Floats
 from ..manifest import SPLITS
 
-Floats = NDArray[np.floating]
-Pose = tuple[Floats | float, Floats | float, Floats | float]  #: x to the right, y downwards (in [-1, 1]), scale.
-
 RECIPE = 1  #: raised when the same seed would give other clips, so that a folder never mixes the two.
-TURN = 2 * np.pi
 FRAME_RATES = (10, 12, 15, 20, 24, 25, 30)
 COLUMNS = ("path", "label", "split", "background", "shape", "speed", "distractors")
-
-#: Class -> path: time t in [0, 1], cycles c and phase p -> pose. The first class is the richest of the long tail; the
-#: last ones are mirror images of richer ones, which is what a biased head takes them for.
-CLASSES: dict[str, Callable[[Floats, float, float], Pose]] = {
-    "slide-right": lambda t, c, p: (2 * t - 1, 0, 1),
-    "orbit-clockwise": lambda t, c, p: (np.cos(TURN * (p + c * t)), np.sin(TURN * (p + c * t)), 1),  # y points down
-    "zigzag": lambda t, c, p: (1 - 2 * t, 3.2 * np.abs((2 * c * t + p) % 1 - 0.5) - 0.8, 1),
-    "bounce": lambda t, c, p: (0, 1 - 2 * np.abs(np.sin(TURN * (p + c * t))), 1),
-    "fall": lambda t, c, p: (0, 2 * t - 1, 1),
-    "grow": lambda t, c, p: (0, 0, 1.8 ** (2 * t - 1)),
-    "slide-left": lambda t, c, p: (1 - 2 * t, 0, 1),
-    "rise": lambda t, c, p: (0, 1 - 2 * t, 1),
-    "orbit-anticlockwise": lambda t, c, p: (np.cos(TURN * (p - c * t)), np.sin(TURN * (p - c * t)), 1),
-    "shrink": lambda t, c, p: (0, 0, 1.8 ** (1 - 2 * t)),
-}
 
 #: Split -> class -> clips. Training counts fall by the same factor from class to class: 60 * 20 ** (-rank / 9).
 COUNTS: dict[str, dict[str, int]] = {

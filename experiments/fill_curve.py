@@ -3,13 +3,11 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from ..balance import count_training_clips, read_fill
+from ..balance import count_training_clips
+from ..generate.plan import SECONDS_PER_CLIP, read_fill
 from ..manifest import Manifest
 from .figures import INK, LOOK, as_svg, plain
 from .render import column_name
-
-#: Gatti et al., Gen2Balance: 65 frames of 480 x 832 by Wan 2.1 14B on one H100.
-SECONDS_PER_CLIP = 393.8
 
 
 @dataclass(frozen=True)

@@ -269,12 +269,15 @@ def _to_cell(value: object) -> object:
 
 
 def read_watermark(manifest: Manifest) -> str | None:
-    """What must stand on every table of a manifest that ``longreel protocol`` made, if anything must."""
-    beside = manifest.path.with_suffix(".made.json")
-    try:
-        made = json.loads(beside.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError) as error:
-        raise LongreelError(f"{beside}: cannot be read ({error}). Make the manifest again, or remove it.") from None
-    return made.get("watermark") if isinstance(made, dict) and made.get("digest") == manifest.digest else None
+    """What must stand on every table of a manifest that longreel made, if anything must."""
+    for ending in (".made.json", ".rules.json"):
+        beside = manifest.path.with_suffix(ending)
+        try:
+            made = json.loads(beside.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            continue
+        except (OSError, ValueError) as error:
+            raise LongreelError(f"{beside}: cannot be read ({error}). Make the manifest again, or remove it.") from None
+        if isinstance(made, dict) and made.get("digest") == manifest.digest:
+            return made.get("watermark")
+    return None

@@ -7,8 +7,9 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import Tensor
 
-from ..balance import Method, count_training_clips, make_groups, read_fill
+from ..balance import Method, count_training_clips, make_groups
 from ..errors import LongreelError, ManifestError
+from ..generate.plan import read_fill
 from ..heads import Standardised, build_head
 from ..manifest import Manifest, read_manifest
 from ..store import FeatureStore

@@ -52,18 +52,18 @@ def read_prompts(folder: Path) -> list[Prompt]:
     """
     path = folder / PROMPTS
     try:
-        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+        lines = path.read_bytes().splitlines(keepends=True)
     except OSError as error:
         raise ManifestError(
             f"{path}: cannot be read ({error.strerror}). Make it with `longreel generate prompts`."
         ) from None
     found = []
     for number, line in enumerate(lines, 1):
-        if not line.endswith("\n"):
+        if not line.endswith(b"\n"):
             break
         try:
             found.append(Prompt(**json.loads(line)))
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, RecursionError) as error:
             raise ManifestError(f"{path}:{number}: is no prompt ({error}). Remove the line, or the file.") from None
     return found
 

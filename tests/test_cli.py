@@ -14,15 +14,16 @@ import torch
 import typer.main
 from small_lists import VIDEOLT, write_lists
 
-from longreel.cli import app, protocol_app, store_app
+from longreel.cli import app, generate_app, protocol_app, store_app
 from longreel.durable import owned
 from longreel.store import ClipFeatures, FeatureStore, Origin, ShardWriter, Spec
 
 GROUP = typer.main.get_group(app)
-COMMANDS = {
-    **{name: command for name, command in GROUP.commands.items() if name not in ("store", "protocol")},
-    **{f"store {name}": command for name, command in typer.main.get_group(store_app).commands.items()},
-    **{f"protocol {name}": command for name, command in typer.main.get_group(protocol_app).commands.items()},
+APPS = {"store": store_app, "protocol": protocol_app, "generate": generate_app}
+COMMANDS = {name: command for name, command in GROUP.commands.items() if name not in APPS} | {
+    f"{group} {name}": command
+    for group, app_of in APPS.items()
+    for name, command in typer.main.get_group(app_of).commands.items()
 }
 
 
@@ -38,7 +39,7 @@ def workplace(tmp_path_factory, make_video):
     rows = ["path,label,split"]
     for number in range(10):
         split = ("train", "train", "train", "val", "test")[number % 5]
-        label = "right" if number < 5 else "left"
+        label = "slide-right" if number < 5 else "slide-left"
         frames = [_square(step if number < 5 else 11 - step) for step in range(12)]
         make_video(folder / f"{number}.mp4", frames, fps=12)
         rows.append(f"{number}.mp4,{label},{split}")
@@ -47,6 +48,10 @@ def workplace(tmp_path_factory, make_video):
         "extract videos.csv videos.store --backbone motion",
         "train videos.store videos.csv --out runs/ce --epochs 3",
         "train videos.store videos.csv --balance balanced-softmax --out runs/bs --keep-epochs",
+        "generate prompts videos.csv made --fill 5",
+        "generate videos made",
+        "generate fill videos.csv made --fill 5 --out filled.csv",
+        "extract filled.csv filled.store --backbone motion",
     ):
         done = run(*command.split(), cwd=folder)
         assert done.returncode == 0, done.stderr
@@ -121,7 +126,7 @@ def test_extract_says_what_is_there_and_what_is_done(workplace):
 
 def test_one_bad_video_ends_in_exit_code_3_and_a_ledger_row(workplace, tmp_path):
     (workplace / "bad.mp4").write_text("this is no video")
-    rows = (workplace / "videos.csv").read_text() + "\nbad.mp4,left,test\n"
+    rows = (workplace / "videos.csv").read_text() + "\nbad.mp4,slide-left,test\n"
     (workplace / "more.csv").write_text(rows)
     done = run("extract", "more.csv", tmp_path / "store", "--backbone", "motion", cwd=workplace)
     assert done.returncode == 3

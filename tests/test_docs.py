@@ -6,19 +6,21 @@ from pathlib import Path
 import pytest
 import typer.main
 
-from longreel.balance import ADJUSTMENTS, LOSSES, METHODS, MIXERS, SAMPLERS
+from longreel.balance import ADJUSTMENTS, CURRICULA, LOSSES, METHODS, MIXERS, SAMPLERS, TRUSTS
 from longreel.balance.counts import RULES
-from longreel.cli import app, protocol_app, store_app
+from longreel.cli import app, generate_app, protocol_app, store_app
 from longreel.experiments.protocols import PROTOCOLS
 from longreel.experiments.suites import suite_names
 from longreel.extract import BACKBONES
+from longreel.generate.recipes import RECIPES
 from longreel.heads import HEADS
 
 ROOT = Path(__file__).parent.parent
 GUIDE = (ROOT / "docs" / "cli.md").read_text()
 PAGES = "\n".join(page.read_text() for page in sorted(ROOT.glob("docs/*.md")))
 COMMANDS = typer.main.get_group(app).commands
-GROUPS = {"store": typer.main.get_group(store_app).commands, "protocol": typer.main.get_group(protocol_app).commands}
+APPS = {"store": store_app, "protocol": protocol_app, "generate": generate_app}
+GROUPS = {name: typer.main.get_group(group).commands for name, group in APPS.items()}
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -29,7 +31,10 @@ def test_every_command_has_a_section_and_an_example(name):
 
 @pytest.mark.parametrize(
     "choice",
-    [*HEADS, *METHODS, *LOSSES, *SAMPLERS, *MIXERS, *ADJUSTMENTS, *PROTOCOLS, *suite_names(), *RULES, *BACKBONES],
+    [
+        *(*HEADS, *METHODS, *LOSSES, *SAMPLERS, *MIXERS, *ADJUSTMENTS, *CURRICULA, *TRUSTS),
+        *(*PROTOCOLS, *suite_names(), *RULES, *BACKBONES, *RECIPES),
+    ],
 )
 def test_every_choice_is_in_the_docs(choice):
     assert f"`{choice}`" in PAGES

@@ -47,7 +47,7 @@ def test_each_point_says_what_it_takes_and_costs(benched):
     """6, 3 and 2 real clips: filled to 3 that is one generated clip, filled to 6 three and four."""
     out, shown = benched
     rows = json.loads((out / "table.json").read_text())["rows"]
-    hours = [0.0, 393.8 / 3600, 7 * 393.8 / 3600]
+    hours = [0.0, 393.7 / 3600, 7 * 393.7 / 3600]
     for row, fill, generated, cost in zip(rows, (0, 3, 6), (0, 1, 7), hours, strict=True):
         assert (row["filling"]["fill"], row["filling"]["generated"]) == (fill, generated)
         assert row["filling"]["gpu_hours"] == pytest.approx(cost)
@@ -70,7 +70,7 @@ def test_the_picture_has_every_point_to_scale(benched):
             if np.ptp(told[:, axis]) > 0:
                 slope, shift = np.polyfit(told[:, axis], line[:, axis], 1)
                 np.testing.assert_allclose(slope * told[:, axis] + shift, line[:, axis], atol=0.01)
-    assert "GPU-hours to generate the clips, at 393.8 s each" in (out / "fill-curve.svg").read_text()
+    assert "GPU-hours to generate the clips, at 393.7 s each" in (out / "fill-curve.svg").read_text()
 
 
 def test_a_manifest_with_fewer_generated_clips_than_asked_gives_what_there_are(tmp_path, write_small_store):

@@ -2,12 +2,13 @@
 
 import pytest
 
-from longreel.balance import TRUSTS, choose_method, read_fill
+from longreel.balance import TRUSTS, choose_method
 from longreel.errors import LongreelError
 from longreel.experiments.protocols import PROTOCOLS
 from longreel.experiments.settings import make_settings
 from longreel.experiments.suites import read_suite, suite_names, under_protocol
 from longreel.experiments.table import is_published
+from longreel.generate.plan import read_fill
 from longreel.heads import HEADS
 from longreel.parts import build_part
 
@@ -47,9 +48,8 @@ def test_every_row_of_every_built_in_suite_can_be_trained(name, tmp_path):
     for row in suite.rows:
         settings = make_settings(tmp_path, tmp_path, row.settings, protocol=suite.protocol)
         assert settings.departures == ()
-        loss, sampler, mixer = settings.loss, settings.sampler, settings.mixer
-        own = {"loss": loss, "sampler": sampler, "mixer": mixer}
-        choose_method(settings.balance, [9, 5, 2], **own, curriculum=settings.curriculum)
+        loss, sampler, mixer, way = settings.loss, settings.sampler, settings.mixer, settings.curriculum
+        choose_method(settings.balance, [9, 5, 2], loss=loss, sampler=sampler, mixer=mixer, curriculum=way)
         build_part("trust", TRUSTS, settings.trust)
         assert settings.fill is None or read_fill(settings.fill, [990, 5]) <= 990
         assert settings.adjustment is None
