@@ -1,4 +1,4 @@
-"""Kill extract, train and import-features at random moments, run them again, compare with an uninterrupted run.
+"""Kill commands at random moments, run them again, compare with an uninterrupted run.
 
 python benchmarks/kills.py ../shared/data/videos/manifest_all9.csv build/kills --kills 20 --every 3
 """
@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
+from longreel.generate.motions import CLASSES
 from longreel.store import FeatureStore
 
 CLIPS = "clips.csv"  #: the rows that are used.
@@ -131,8 +132,43 @@ def kill_workers(manifest: Path, work: Path, kills: int, chance: random.Random) 
     return f"workers: {killed} killed while {report['written']} clips were extracted: all complete, same digest"
 
 
+def kill_videos(manifest: Path, work: Path, kills: int, chance: random.Random) -> str:
+    """Kill `generate videos` that often, in one folder that goes on each time, and begin anew when all are made."""
+    listed, clean = work / "motions.csv", work / "clean-made"
+    listed.write_text("path,label,split\n" + "".join(f"{name}.mp4,{name},train\n" for name in CLASSES))
+    run(["longreel", "generate", "prompts", str(listed), str(clean), "--fill", "11"])
+    command = ["longreel", "generate", "videos"]
+    shutil.copytree(clean, work / "empty-made")
+    duration = run([*command, str(clean)])
+    expected, partial, done, folder = _hash_videos(clean), 0, 0, work / "killed-made"
+    shutil.copytree(work / "empty-made", folder)
+    while done < kills:
+        if not kill_after([*command, str(folder)], chance.uniform(0.2, 0.6) * duration):
+            shutil.rmtree(folder)
+            shutil.copytree(work / "empty-made", folder)
+            continue
+        done += 1
+        partial += 0 < len(found := _hash_videos(folder)) < len(expected)
+        assert found.items() <= expected.items(), f"a clip differs after kill {done}"
+        print(f"videos: kill {done}, {len(found)} of {len(expected)} clips made before it, each the same", flush=True)
+    run([*command, str(folder)])
+    assert _hash_videos(folder) == expected, "clips differ in the end"
+    return f"videos: {kills} kills, {partial} with some clips made: no broken clip, the same in the end"
+
+
+def _hash_videos(folder: Path) -> dict[str, str]:
+    videos = sorted((folder / "videos").rglob("[!.]*.mp4"))
+    return {path.name + path.parent.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in videos}
+
+
 #: What is killed; train and workers need the store that extract made.
-SUBJECTS = {"extract": kill_extract, "train": kill_train, "workers": kill_workers, "import": kill_import}
+SUBJECTS = {
+    "extract": kill_extract,
+    "train": kill_train,
+    "workers": kill_workers,
+    "import": kill_import,
+    "videos": kill_videos,
+}
 
 
 def main() -> None:
