@@ -66,8 +66,9 @@ def extract(
 
     Example: longreel extract videos.csv videos.store --backbone motion
     """
-    from ..extract import Rule, Sampling, cores, extract_clips, load_backbone, parse_slice, started_workers, with_rule
+    from ..extract import Rule, Sampling, cores, extract_clips, load_backbone, started_workers, with_rule
     from ..manifest import read_manifest
+    from ..slices import parse_slice
 
     sampling = None if fps is frames is max_frames is None else Sampling(fps, frames, at_most=max_frames)
     asked = with_rule(rule, Rule(sampling, short_side, crop))

@@ -54,8 +54,8 @@ def videos(
     Example: longreel generate videos made
     """
     from ..generate.recipes import Wishes
-    from ..generate.slices import parse_slice, slice_of_environment
     from ..generate.videos import make_videos
+    from ..slices import parse_slice, slice_of_environment
 
     part, words = (parse_slice(shard), "") if shard is not None else slice_of_environment(os.environ)
     if words:

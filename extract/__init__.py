@@ -4,7 +4,7 @@ from .backbones import BACKBONES, Backbone, load_backbone
 from .forward import embed
 from .importing import Given, import_features
 from .pipeline import Extraction, extract_clips
-from .planning import Plan, Slice, parse_slice, plan_extraction
+from .planning import Plan, plan_extraction
 from .rules import RULES, Rule, with_rule
 from .sampling import Sampling
 from .sources import Source, open_source
@@ -20,7 +20,6 @@ __all__ = [
     "Plan",
     "Rule",
     "Sampling",
-    "Slice",
     "Source",
     "cores",
     "embed",
@@ -28,7 +27,6 @@ __all__ = [
     "import_features",
     "load_backbone",
     "open_source",
-    "parse_slice",
     "plan_extraction",
     "started_workers",
     "with_rule",

@@ -14,6 +14,7 @@ from ..durable import make_folder, owned
 from ..errors import LongreelError, StoreInUse
 from ..manifest import Clip
 from ..provenance import describe_environment
+from ..slices import WHOLE
 from ..store import (
     ClipFeatures,
     Failure,
@@ -26,7 +27,7 @@ from ..store import (
 )
 from .arrays import Changing, Unreadable, to_clip
 from .pipeline import Extraction
-from .planning import WHOLE, Plan, file_facts, open_whole, plan_extraction
+from .planning import Plan, file_facts, open_whole, plan_extraction
 from .sources import Source
 
 LIMITS = SealLimits(clips=16384, size=64 << 20)

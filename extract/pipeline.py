@@ -14,6 +14,7 @@ from ..durable import make_folder, owned
 from ..errors import LongreelError, StoreInUse, unknown
 from ..manifest import Manifest
 from ..provenance import describe_environment
+from ..slices import WHOLE, Slice
 from ..store import (
     ClipFeatures,
     Failure,
@@ -25,7 +26,7 @@ from ..store import (
 from .backbones import Backbone
 from .decoders import DECODERS
 from .forward import ClipRows, Forward
-from .planning import WHOLE, Plan, Slice, file_facts, plan_extraction
+from .planning import Plan, file_facts, plan_extraction
 from .sampling import Sampling
 from .threads import cores
 from .workers import (

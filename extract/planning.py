@@ -2,12 +2,13 @@
 
 import hashlib
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..errors import LongreelError, ManifestError, StoreDamaged, StoreMismatch
+from ..errors import ManifestError, StoreDamaged, StoreMismatch
 from ..manifest import Clip, Manifest
+from ..slices import Slice
 from ..store import (
     Failure,
     FeatureStore,
@@ -20,36 +21,6 @@ from ..store import (
     set_damaged_aside,
     shard_paths,
 )
-
-
-@dataclass(frozen=True)
-class Slice:
-    """The part ``number`` of ``count`` of a manifest's clips, for machines that share the work. Numbers begin at 1."""
-
-    number: int = 1
-    count: int = 1
-
-    def __str__(self) -> str:
-        return f"{self.number}of{self.count}"
-
-    def of(self, clips: Sequence[Clip]) -> Sequence[Clip]:
-        """The clips of this slice: every ``count``-th one."""
-        return clips[self.number - 1 :: self.count]
-
-
-WHOLE = Slice()
-
-
-def parse_slice(text: str) -> Slice:
-    """``2/8`` -> the second of eight slices.
-
-    Raises:
-        LongreelError: When it is not of that form.
-    """
-    number, _, count = text.partition("/")
-    if not (number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):
-        raise LongreelError(f"--shard {text!r} is not i/n with i from 1 to n, such as 2/8.")
-    return Slice(int(number), int(count))
 
 
 @dataclass(frozen=True)

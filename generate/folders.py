@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from ..errors import EnvironmentFault, LongreelError
+from ..hub import fetch_revision
 
 #: what is fetched of a hub repository: the parts' own folders, not the single-file copies beside them.
 FETCHED = ("*.json", "*/*.safetensors", "*/*.txt", "*/*.model")
@@ -43,29 +43,7 @@ def find_model(name: str) -> ModelFolder:
         raise LongreelError(
             f"no folder {name!r}. Expected `procedural`, the folder of a text-to-video pipeline, or owner/model@commit."
         )
-    return read_model(fetch_revision(name), name)
-
-
-def fetch_revision(name: str) -> Path:
-    """The local folder of ``owner/model@commit``, fetched from the hub once.
-
-    Raises:
-        LongreelError: When the revision is not a full commit hash: a branch may change between two clips.
-        EnvironmentFault: When it cannot be fetched.
-    """
-    repository, _, revision = name.rpartition("@")
-    if not re.fullmatch(r"[0-9a-f]{40}", revision):
-        raise LongreelError(f"{name}: {revision!r} is not a commit. Pin one: owner/model@<40 hex digits>.")
-    from huggingface_hub import snapshot_download
-
-    try:
-        wanted = {"allow_patterns": list(FETCHED), "ignore_patterns": list(NOT_FETCHED)}
-        return Path(snapshot_download(repository, revision=revision, **wanted))
-    except Exception as error:  # the hub client raises many kinds, all of them mean: not to be had
-        reason = " ".join(str(error).split())[:300]
-        raise EnvironmentFault(
-            f"{name}: cannot be fetched ({reason}). Check the network, or give a local folder."
-        ) from error
+    return read_model(fetch_revision(name, FETCHED, NOT_FETCHED), name)
 
 
 def read_model(folder: Path, name: str) -> ModelFolder:

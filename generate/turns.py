@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ..durable import naming_faults, owned, write_json
 from ..errors import LongreelError, RunMismatch
-from .slices import Slice
+from ..slices import Slice
 
 CLAIM = "videos.json"  #: of a folder of generated clips: how its videos are made.
 

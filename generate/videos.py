@@ -7,11 +7,11 @@ from pathlib import Path
 
 from ..errors import EnvironmentFault, LongreelError
 from ..provenance import describe_environment
+from ..slices import WHOLE, Slice
 from .clips import Prompt, make_seed, read_prompts
 from .ledger import Failure, append_failure, read_failures
 from .making import Made, Maker
 from .sidecars import check_prompts, describe_clip, digest_prompt, publish_clip, read_whole, sweep
-from .slices import WHOLE, Slice
 from .turns import take_turn
 
 PACKAGES = ("torch", "diffusers", "transformers", "accelerate", "sentencepiece", "ftfy", "numpy", "av")

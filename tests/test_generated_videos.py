@@ -16,8 +16,8 @@ from longreel.generate.clips import PROMPTS, Prompt, make_seed
 from longreel.generate.ledger import FAILURES, Failure, append_failure, read_failures
 from longreel.generate.mp4 import count_frames, read_comment
 from longreel.generate.procedural import Procedural
-from longreel.generate.slices import Slice
 from longreel.generate.videos import make_videos
+from longreel.slices import Slice
 
 TORN = b'{"clip_id": "a/0.mp4", "err'
 

@@ -10,8 +10,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from longreel.errors import ManifestError
-from longreel.extract.planning import Slice, plan_extraction
+from longreel.extract.planning import plan_extraction
 from longreel.manifest import read_manifest
+from longreel.slices import Slice
 from longreel.store import ClipFeatures, FeatureStore, Origin, ShardWriter, Spec
 
 CELL = st.one_of(

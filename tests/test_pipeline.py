@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from longreel.errors import LongreelError
-from longreel.extract import Sampling, Slice, extract_clips, load_backbone
+from longreel.extract import Sampling, extract_clips, load_backbone
 from longreel.manifest import read_manifest
+from longreel.slices import Slice
 from longreel.store import FeatureStore, verify_store
 
 

@@ -9,8 +9,8 @@ from small_rendering import PROMPTED, digests, folder_of, said_of
 
 from longreel.generate.clips import Prompt
 from longreel.generate.making import Made, check_frames
-from longreel.generate.slices import Slice
 from longreel.generate.videos import make_videos
+from longreel.slices import Slice
 
 
 @dataclass

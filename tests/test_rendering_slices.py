@@ -8,9 +8,9 @@ from small_rendering import SIZE, SMALL, command, digests, folder_of
 
 from longreel.durable import owned
 from longreel.errors import InUse, LongreelError
-from longreel.generate.slices import Slice, parse_slice, slice_of_environment
 from longreel.generate.turns import take_turn
 from longreel.generate.videos import make_videos
+from longreel.slices import Slice, parse_slice, slice_of_environment
 
 
 def test_one_slice_has_one_process_and_slices_of_one_count_go_side_by_side(tmp_path):

@@ -15,8 +15,9 @@ from small_stores import some_clip, write_shard
 
 from longreel.durable import owned
 from longreel.errors import InUse, StoreInUse
-from longreel.extract import Slice, extract_clips, load_backbone
+from longreel.extract import extract_clips, load_backbone
 from longreel.manifest import read_manifest
+from longreel.slices import Slice
 from longreel.store import verify_store
 
 LONGREEL = [sys.executable, "-P", "-m", "longreel.cli"]

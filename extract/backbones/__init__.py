@@ -79,7 +79,8 @@ def load_backbone(
             )
         make, _ = BACKBONES[name]
         return make()
-    from .folders import fetch_revision
+    from ...hub import fetch_revision
+    from .folders import FETCHED
     from .frozen import load_frozen
 
     load = partial(
@@ -88,7 +89,7 @@ def load_backbone(
     if os.path.isdir(name) or os.path.isfile(name):  # Path's own would raise where a name is too long
         return load(Path(name))
     if "@" in name:
-        return load(fetch_revision(name), name)
+        return load(fetch_revision(name, FETCHED), name)
     error = unknown("backbone", name, BACKBONES)
     if "/" in name:
         error = LongreelError(f"{name}: no such folder.")

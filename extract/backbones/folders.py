@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -103,27 +102,6 @@ def _load_quietly(folder: Path, dtype: torch.dtype) -> tuple[nn.Module, dict]:
         logging.set_verbosity(verbosity)
         if bars:
             logging.enable_progress_bar()
-
-
-def fetch_revision(name: str) -> Path:
-    """The local folder of ``owner/model@commit``, fetched from the hub once.
-
-    Raises:
-        LongreelError: When the revision is not a full commit hash: a branch may change under a store.
-        EnvironmentFault: When it cannot be fetched.
-    """
-    repository, _, revision = name.rpartition("@")
-    if not re.fullmatch(r"[0-9a-f]{40}", revision):
-        raise LongreelError(f"{name}: {revision!r} is not a commit. Pin one: owner/model@<40 hex digits>.")
-    from huggingface_hub import snapshot_download
-
-    try:
-        return Path(snapshot_download(repository, revision=revision, allow_patterns=list(FETCHED)))
-    except Exception as error:  # the hub client raises many kinds, all of them mean: not to be had
-        reason = " ".join(str(error).split())[:300]
-        raise EnvironmentFault(
-            f"{name}: cannot be fetched ({reason}). Check the network, or give a local folder."
-        ) from error
 
 
 def fingerprint_weights(folder: Path) -> str:

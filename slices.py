@@ -1,10 +1,10 @@
-"""Which part of the clips this process makes: as it is told, or as torchrun or a Slurm array tell it."""
+"""Which part of the clips this process takes: as it is told, or as torchrun or a Slurm array tell it."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from ..errors import LongreelError
+from .errors import LongreelError
 
 Item = TypeVar("Item")
 TORCHRUN = ("RANK", "WORLD_SIZE")
