@@ -23,11 +23,16 @@ def plan(
     manifest: ManifestFile,
     fill: Annotated[
         list[str],
-        typer.Option(help="Training clips that each class shall have, or max: as the richest; may be given again."),
+        typer.Option(
+            help="Training clips that each class shall have, max: as the richest, or 33%; may be given again."
+        ),
     ],
     seconds_per_clip: Annotated[
         float, typer.Option(help="GPU seconds a clip; Gen2Balance's Wan 2.1 14B on an H100 by default.")
     ] = 393.7,
+    measured: Annotated[
+        Path | None, typer.Option(help="Folder of generated clips: the seconds a clip that those took.")
+    ] = None,
     cost_per_hour: Annotated[float | None, typer.Option(help="Price of a GPU hour.")] = None,
     groups: Annotated[str, typer.Option(help="Group rule, bounds such as 20,100, or a JSON file.")] = "gen2balance",
     out: Annotated[Path | None, typer.Option(help="Folder for plan.json, plan.csv and plan.svg.")] = None,
@@ -40,8 +45,13 @@ def plan(
     """
     from ..balance.counts import count_training_clips, make_groups
     from ..generate.plan import SECONDS_PER_CLIP, SOURCE, describe_plan, plan_fill, write_plans
+    from ..generate.sidecars import measure_seconds
     from ..manifest import read_manifest
 
+    source = f" ({SOURCE})" if seconds_per_clip == SECONDS_PER_CLIP else ""
+    if measured is not None:
+        seconds_per_clip, clips = measure_seconds(measured)
+        source = f", the mean of {clips} in {measured}"
     table = read_manifest(manifest, root)
     found = make_groups(groups, table.classes, count_training_clips(table))
     group_of = {table.classes[index]: name for name, members in found.members.items() for index in members}
@@ -52,7 +62,7 @@ def plan(
     if as_json:
         print_json({"manifest": table.digest, "groups": found.rule, "plans": [describe_plan(each) for each in plans]})
         return
-    notes = [f"GPU-hours: {seconds_per_clip:g} s a clip" + (f" ({SOURCE})" * (seconds_per_clip == SECONDS_PER_CLIP))]
+    notes = [f"GPU-hours: {seconds_per_clip:.4g} s a clip{source}"]
     if len(plans) == 1:
         notes.insert(0, f"groups: {found.rule}")
     print_grids(_to_grids(plans), notes)
@@ -99,7 +109,7 @@ def fill(
     ],
     fill: Annotated[
         str | None,
-        typer.Option(help="Training clips that each class shall have, or max; all that are made by default."),
+        typer.Option(help="Training clips that each class shall have, max, or 33%; all that are made by default."),
     ] = None,
     scores: Annotated[Path | None, typer.Option(help="CSV with clip_id and scores, of `generate inspect`.")] = None,
     keep: Annotated[

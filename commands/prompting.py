@@ -25,7 +25,8 @@ def prompts(
     manifest: ManifestFile,
     folder: Annotated[Path, typer.Argument(metavar="GEN", help="Folder of generated clips, to make or to go on with.")],
     fill: Annotated[
-        str, typer.Option(help="Training clips that each class is filled up to, or max: as many as the richest has.")
+        str,
+        typer.Option(help="Training clips that each class is filled up to, max: as the richest, or 33% of that."),
     ],
     source: Annotated[
         str, typer.Option("--from", help="templates, profiles, enhanced, or a .txt, .csv or .jsonl file of prompts.")
@@ -94,8 +95,14 @@ def prompts(
             any_wording=any_wording,
             parallel=1 if llm_folder else parallel,
             on_class=lambda filled: steps.advance(),
+            on_wait=_say_waiting,
         )
     _finish(plan, done, asker, folder, as_json)
+
+
+def _say_waiting(classes: int) -> None:
+    if classes:
+        say(f"stopping: at most 10 s for what {classes} classes have under way, which is paid for; Ctrl-C leaves it.")
 
 
 def _choose_source(

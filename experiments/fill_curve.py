@@ -16,6 +16,7 @@ class Filling:
 
     fill: int  #: clips up to which classes are filled.
     generated: int  #: clips that takes, of those that there are.
+    missing: int  #: clips that there are too few.
     gpu_hours: float  #: to generate them, at ``SECONDS_PER_CLIP``.
 
 
@@ -33,8 +34,9 @@ def measure_fillings(manifest: Manifest, fills: Mapping[str, str]) -> dict[str, 
     found = {}
     for row, text in fills.items():
         fill = read_fill(text, real)
-        taken = sum(min(there, max(0, fill - n)) for there, n in zip(made.values(), real, strict=True))
-        found[row] = Filling(fill, taken, taken * SECONDS_PER_CLIP / 3600)
+        asked = [max(0, fill - count) for count in real]
+        taken = sum(map(min, made.values(), asked))
+        found[row] = Filling(fill, taken, sum(asked) - taken, taken * SECONDS_PER_CLIP / 3600)
     return found
 
 

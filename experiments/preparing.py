@@ -15,7 +15,7 @@ from ..manifest import Manifest, read_manifest
 from ..store import FeatureStore
 from .choices import check_choices
 from .clips import ClipSet, load_clips
-from .learnt import Learnt, choose_clips
+from .learnt import Learnt, check_generated, choose_clips
 from .runs import resolve_config, store_digest
 from .settings import TrainSettings
 
@@ -129,6 +129,7 @@ def prepare(settings: TrainSettings, chosen: Chosen, data: Data) -> Ready:
     seed, (mean, deviation) = settings.fit.seed, (each.clone() for each in data.scales[chosen.scale])
     if not settings.standardise:
         mean, deviation = torch.zeros_like(mean), torch.ones_like(deviation)
+    check_generated(data.train, settings)
     learnt = choose_clips(data.train, chosen.method, settings.trust, chosen.fill, data.counts)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

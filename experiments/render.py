@@ -116,6 +116,11 @@ def footnotes(document: dict) -> list[str]:
         notes.append(f"In parentheses: as published, one seed ({document['source']}).")
     if document["split"] == "val" and any(how.startswith("best") for how in document["selection"]):
         notes.append("The epoch was chosen on this split: its figures are too high.")
+    notes += [
+        f"{row['store']}, {row['name']}: {row['filling']['missing']} generated clips fewer than it asks for."
+        for row in document["rows"]
+        if row["filling"] and row["filling"]["missing"]
+    ]
     if document["departures"]:
         notes.append(f"Departs from {document['protocol']}: {'; '.join(document['departures'])}.")
     if document["failed"]:

@@ -14,6 +14,7 @@ from ..errors import ManifestError
 
 PROMPTS = "prompts.jsonl"  #: of a folder of generated clips: one ``Prompt`` a line, only ever appended to.
 NAME_LETTERS = 40
+MOST_CLIPS = 100_000  #: of a class, so that the order of ids is that of indices.
 
 
 @dataclass(frozen=True)
@@ -47,8 +48,10 @@ def make_seed(run_seed: int, clip_id: str) -> int:
 def read_prompts(folder: Path) -> list[Prompt]:
     """The prompts of a folder, as they were appended; a line that a killed writer left unfinished is left out.
 
+    Each has the id that its label and index give, so that no id leads out of the folder, and stands there once.
+
     Raises:
-        ManifestError: When there are none, or a whole line is no prompt.
+        ManifestError: When there are none, or a whole line is no such prompt.
     """
     path = folder / PROMPTS
     try:
@@ -57,15 +60,31 @@ def read_prompts(folder: Path) -> list[Prompt]:
         raise ManifestError(
             f"{path}: cannot be read ({error.strerror}). Make it with `longreel generate prompts`."
         ) from None
-    found = []
+    found: dict[str, Prompt] = {}
     for number, line in enumerate(lines, 1):
         if not line.endswith(b"\n"):
             break
         try:
-            found.append(Prompt(**json.loads(line)))
+            prompt = _check_prompt(Prompt(**json.loads(line)))
+            if prompt.clip_id in found:
+                raise ValueError(f"clip {prompt.clip_id} stands there twice")
         except (ValueError, TypeError, RecursionError) as error:
             raise ManifestError(f"{path}:{number}: is no prompt ({error}). Remove the line, or the file.") from None
-    return found
+        found[prompt.clip_id] = prompt
+    return list(found.values())
+
+
+def _check_prompt(prompt: Prompt) -> Prompt:
+    if not (isinstance(prompt.label, str) and isinstance(prompt.prompt, str) and isinstance(prompt.origin, dict)):
+        raise ValueError("label and prompt are texts, and origin is an object")
+    if type(prompt.index) is not int or not 0 <= prompt.index < MOST_CLIPS:
+        raise ValueError(f"index is a whole number from 0 to {MOST_CLIPS - 1}")
+    if prompt.clip_id != make_clip_id(prompt.label, prompt.index):
+        raise ValueError(f"{str(prompt.clip_id)[:80]!r} is not the clip_id of its label and index")
+    exemplars = prompt.origin.get("exemplars", [])
+    if not isinstance(exemplars, list) or not all(isinstance(each, str) for each in exemplars):
+        raise ValueError("exemplars are a list of clip ids")
+    return prompt
 
 
 def write_lines(prompts: Iterable[Prompt]) -> str:

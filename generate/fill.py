@@ -7,13 +7,13 @@ from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 
-from ..errors import LongreelError, ManifestError
+from ..errors import LongreelError
 from ..manifest import Clip, Manifest
-from .clips import PROMPTS, Prompt, make_clip_id, read_prompts, write_lines
+from .clips import Prompt, read_prompts, write_lines
 from .listing import FORMS, publish_manifest
 from .plan import count_missing, count_real, read_fill
 from .rules import Rule, Scores, read_rules, read_scores
-from .sidecars import VIDEOS, read_whole
+from .sidecars import VIDEOS, digest_prompt, read_whole
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ def fill_manifest(
     _check_place(out, root, manifest.root, videos)
     known = read_scores(scores) if scores is not None else None
     rules = read_rules(keep, known)
-    prompts, real = _read_clips(folder), count_real(manifest)
+    prompts, real = read_prompts(folder), count_real(manifest)
     number = None if fill is None else read_fill(fill, real.values())
     choices = _choose_all(prompts, folder, real, number, rules, known)
     rows = [replace(clip, path=_join(manifest.root, root, clip.path)) for clip in manifest.clips]
@@ -145,32 +145,6 @@ def _join(base: Path, root: Path, path: str) -> str:
     """A path below ``base`` as one below ``root``, which holds it."""
     between = base.relative_to(root).as_posix()
     return path if between == "." else f"{between}/{path}"
-
-
-def _read_clips(folder: Path) -> list[Prompt]:
-    """The prompts, each with the id that its label and index give, so that no id leads out of the folder.
-
-    Raises:
-        ManifestError: When a line is no such prompt, or a clip stands there twice.
-    """
-    path = folder / PROMPTS
-    try:
-        prompts = read_prompts(folder)
-    except (UnicodeDecodeError, RecursionError) as error:
-        raise ManifestError(f"{path}: cannot be read ({error}). Remove what is no prompt.") from None
-    first: dict[str, int] = {}
-    for line, prompt in enumerate(prompts, 1):
-        right = isinstance(prompt.label, str) and type(prompt.index) is int and prompt.index >= 0
-        if not right or prompt.clip_id != make_clip_id(prompt.label, prompt.index):
-            raise ManifestError(
-                f"{path}:{line}: {str(prompt.clip_id)[:80]!r} is not the clip_id of its label and index. "
-                f"Make the prompts with `longreel generate prompts`."
-            )
-        if first.setdefault(prompt.clip_id, line) != line:
-            raise ManifestError(
-                f"{path}:{line}: clip {prompt.clip_id!r} is already on line {first[prompt.clip_id]}. Remove one."
-            )
-    return prompts
 
 
 @dataclass(frozen=True)
@@ -231,4 +205,5 @@ def _choose(
 def _is_finished(folder: Path, prompt: Prompt) -> bool:
     """Whether the video is there whole, and the sidecar is its own."""
     sidecar = read_whole(folder, prompt.clip_id)
-    return sidecar is not None and sidecar.get("label") == prompt.label
+    own = {"label": prompt.label, "prompt_sha256": digest_prompt(prompt.prompt)}
+    return sidecar is not None and own.items() <= sidecar.items()

@@ -36,15 +36,23 @@ class Footage:
 
 
 def look_at(video: Path) -> Footage | None:
-    """What the sidecar beside a video says, or else its first 16 frames; ``None`` where there is neither."""
+    """What the sidecar of a video that is there says, or else its first 16 frames; ``None`` without a video.
+
+    A video of another size than its sidecar has is decoded: it is broken, or another one.
+    """
+    if not video.exists():
+        return None
     try:
-        return _read_checks(video.with_suffix(".json"))
-    except (OSError, ValueError, TypeError, KeyError):  # none, or none of ours
-        return _decode(video) if video.exists() else None
+        return _read_checks(video.with_suffix(".json"), video.stat().st_size)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):  # none, or none of ours
+        return _decode(video)
 
 
-def _read_checks(sidecar: Path) -> Footage:
-    checks = json.loads(sidecar.read_text(encoding="utf-8"))["checks"]
+def _read_checks(sidecar: Path, size: int) -> Footage:
+    document = json.loads(sidecar.read_text(encoding="utf-8"))
+    if document.get("bytes", size) != size:
+        raise ValueError("another video's")
+    checks = document["checks"]
     return Footage(bool(checks["finite"]), _number(checks["brightness"]), _number(checks["difference"]))
 
 

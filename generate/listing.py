@@ -81,6 +81,8 @@ def publish_manifest(out: Path, root: Path, rows: Sequence[Clip], made: dict) ->
         raise LongreelError(
             f"{out}: is there already, and not as `generate fill` wrote it. Give another --out, or remove it."
         )
+    if out.exists() and (replaced := sha256(out.read_bytes()).hexdigest()) != record["sha256"]:
+        write_json(beside, record | {"replaces": replaced})  # a crash leaves either file known as ours
     write_bytes(out, content)
     write_json(beside, record)
 
@@ -103,7 +105,8 @@ def _is_ours(out: Path, beside: Path, content: bytes) -> bool:
         return False
     found = out.read_bytes()
     try:
-        return found == content or json.loads(beside.read_bytes())["sha256"] == sha256(found).hexdigest()
+        record = json.loads(beside.read_bytes())
+        return found == content or sha256(found).hexdigest() in (record["sha256"], record.get("replaces"))
     except (OSError, ValueError, RecursionError, TypeError, KeyError):
         return False
 

@@ -114,6 +114,8 @@ class Pipeline:
 
         begun = time.monotonic()
         generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
+        if self.place != "cpu":
+            torch.cuda.reset_peak_memory_stats(self.place)
         try:
             with quiet():  # what is said of a prompt that is too long repeats it, control characters and all
                 result = self._pipe(prompt=[prompt.prompt for prompt in prompts], generator=generators, **self._call)

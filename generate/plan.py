@@ -12,13 +12,12 @@ from pathlib import Path
 from ..durable import make_folder, write_bytes
 from ..errors import LongreelError
 from ..manifest import Manifest
-from .clips import make_clip_id
+from .clips import MOST_CLIPS, make_clip_id
 from .figure import draw_plan
 
 #: of one clip, 65 frames of 480 x 832 by Wan 2.1 14B in 50 steps on an H100: Gen2Balance's GPU-hours / its clips.
 SECONDS_PER_CLIP = 393.7
 SOURCE = "Gen2Balance (ECCV 2026): Wan 2.1 14B on an H100, 9248 GPU-hours for 84561 clips"
-MOST = 1_000_000  #: clips a class; more is a mistyped number.
 
 
 @dataclass(frozen=True)
@@ -92,9 +91,9 @@ def read_fill(text: str, real: Collection[int]) -> int:
         LongreelError: When it is none of these, or a share of no real training clip.
     """
     number, share = ("100", True) if text == "max" else (text.removesuffix("%"), text.endswith("%"))
-    if not (number.isascii() and number.isdecimal() and len(number) <= len(str(MOST)) and int(number) <= MOST):
+    if not (number.isascii() and number.isdecimal() and len(number) < 10 and int(number) <= MOST_CLIPS):
         raise LongreelError(
-            f"fill {text[:40]!r} is no number of clips. Give a whole number up to {MOST}, max for as many as the "
+            f"fill {text[:40]!r} is no number of clips. Give a whole number up to {MOST_CLIPS}, max for as many as the "
             f"richest class has, or a share of that: 33%."
         )
     if not share:

@@ -3,14 +3,13 @@
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
 from ..durable import make_folder, owned
-from ..errors import LongreelError, ManifestError
+from ..errors import LongreelError
 from ..manifest import Manifest
 from .clips import PROMPTS, Prompt, make_clip_id, read_prompts, write_lines
 from .exemplars import check_exemplars
@@ -18,7 +17,9 @@ from .llm import Asker, Missed, Short, Talk
 from .plan import count_missing, count_real, read_fill
 from .responses import append, mend_tail
 from .templates import names_action, normalise
+from .threads import Threads
 
+PATIENCE = 10.0  #: seconds for answers under way, once the run is stopped.
 SHORTEST_PROMPT = 12  #: characters of a model's prompt; what is shorter describes no scene.
 
 
@@ -94,9 +95,7 @@ def plan_prompts(manifest: Manifest, folder: Path, fill: str) -> list[Wanted]:
     found = read_prompts(folder) if path.exists() else []
     check_exemplars(manifest, found, path)
     for prompt in found:
-        if prompt.index in held.setdefault(prompt.label, {}):
-            raise ManifestError(f"{path}: {prompt.clip_id!r} has two prompts. Remove one line.")
-        held[prompt.label][prompt.index] = prompt
+        held.setdefault(prompt.label, {})[prompt.index] = prompt
     wanted = []
     for label, total in totals.items():
         have = held.get(label, {})
@@ -122,6 +121,7 @@ def write_prompts(
     any_wording: bool = False,
     parallel: int = 1,
     on_class: Callable[[Filled], None] = lambda filled: None,
+    on_wait: Callable[[int], None] = lambda classes: None,
 ) -> list[Filled]:
     """Write the prompts that are missing, class by class in the plan's order, whoever is done first.
 
@@ -135,6 +135,8 @@ def write_prompts(
         any_wording: Take also those prompts of a model that do not name the action.
         parallel: Classes worked on at a time.
         on_class: Is told of each class once its prompts are written.
+        on_wait: Is told, where the run is stopped, how many classes' answers are waited for, some seconds at most:
+            what is under way is paid for.
 
     Raises:
         LongreelError: What no further class could mend either; what was there by then is written.
@@ -152,21 +154,21 @@ def write_prompts(
             filled.fault = error
         return filled
 
-    done = []
-    with ThreadPoolExecutor(parallel) as pool:
-        try:
-            for filled in pool.map(work, open_classes):
-                if filled.prompts:
-                    append(folder / PROMPTS, write_lines(filled.prompts))
-                if filled.fault is not None:
-                    raise filled.fault
-                done.append(filled)
-                on_class(filled)
-        except BaseException:
-            if asker is not None:
-                asker.stop("stopped")
-            pool.shutdown(cancel_futures=True)
-            raise
+    done, threads = [], Threads(work, open_classes, parallel)
+    try:
+        for filled in threads.results():
+            if filled.prompts:
+                append(folder / PROMPTS, write_lines(filled.prompts))
+            if filled.fault is not None:
+                raise filled.fault
+            done.append(filled)
+            on_class(filled)
+    except BaseException:
+        if asker is not None:
+            asker.stop("stopped")
+            on_wait(threads.under_way)
+        threads.stop(PATIENCE)
+        raise
     return done
 
 

@@ -6,42 +6,21 @@ what a crash leaves between the two is a sidecar without its video, or with anot
 
 import hashlib
 import json
-import re
-from collections.abc import Iterable
 from pathlib import Path
 
 from ..durable import make_folder, naming_faults, publish, write_json
 from ..errors import LongreelError, ManifestError
-from .clips import PROMPTS, Prompt
+from .clips import Prompt
 from .making import Made
 from .mp4 import count_frames, write_mp4
 
 VIDEOS = "videos"  #: the folder, in a folder of generated clips, that clip ids are relative to.
 FORMAT = 1  #: of the sidecar.
-SAFE_ID = re.compile(r"(?:[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}/){0,4}[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}\.mp4")
 
 
 def video_path(folder: Path, clip_id: str) -> Path:
     """Where a clip's video lies; its sidecar has ``.json`` for ``.mp4``."""
     return folder / VIDEOS / clip_id
-
-
-def check_prompts(folder: Path, prompts: Iterable[Prompt]) -> None:
-    """Refuse prompts that are none, ids that could lead out of the folder, and ids that come twice.
-
-    Raises:
-        ManifestError: As said; names the file and the id.
-    """
-    seen: set[str] = set()
-    for prompt in prompts:
-        name = f"{folder / PROMPTS}: clip {str(prompt.clip_id)[:120]!r}"
-        if not all(isinstance(each, str) for each in (prompt.clip_id, prompt.label, prompt.prompt)):
-            raise ManifestError(f"{name}: its id, label and prompt are not all texts. Remove the line.")
-        if not SAFE_ID.fullmatch(prompt.clip_id):
-            raise ManifestError(f"{name} is no id like class-1f0c3a52/00012.mp4. Remove the line.")
-        if prompt.clip_id in seen:
-            raise ManifestError(f"{name} comes twice. Remove one of the lines.")
-        seen.add(prompt.clip_id)
 
 
 def read_sidecar(folder: Path, clip_id: str) -> dict | None:
@@ -74,6 +53,22 @@ def read_whole(folder: Path, clip_id: str, *, decode: bool = False) -> dict | No
     except OSError:
         return None
     return document
+
+
+def measure_seconds(folder: Path) -> tuple[float, int]:
+    """Mean seconds that a clip of a folder took to make, and of how many clips that is.
+
+    Raises:
+        ManifestError: When there is no clip that says so.
+    """
+    videos = folder / VIDEOS
+    found = [read_sidecar(folder, path.relative_to(videos).as_posix()) for path in sorted(videos.rglob("[!.]*.mp4"))]
+    taken = [facts["seconds"] for facts in found if facts and isinstance(facts.get("seconds"), int | float)]
+    if not taken:
+        raise ManifestError(
+            f"{videos}: has no clip that says how long it took. Make one with `generate videos --limit 1`."
+        )
+    return sum(taken) / len(taken), len(taken)
 
 
 def digest_prompt(prompt: str) -> str:

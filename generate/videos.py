@@ -11,7 +11,7 @@ from ..slices import WHOLE, Slice
 from .clips import Prompt, make_seed, read_prompts
 from .ledger import Failure, append_failure, read_failures
 from .making import Made, Maker
-from .sidecars import check_prompts, describe_clip, digest_prompt, publish_clip, read_whole, sweep
+from .sidecars import describe_clip, digest_prompt, publish_clip, read_whole, sweep
 from .turns import take_turn
 
 PACKAGES = ("torch", "diffusers", "transformers", "accelerate", "sentencepiece", "ftfy", "numpy", "av")
@@ -107,7 +107,6 @@ def make_videos(
         EnvironmentFault: When the folder cannot be written, or the model not be loaded or used any more.
     """
     prompts = read_prompts(folder)
-    check_prompts(folder, prompts)
     settings = {"seed": seed, **maker.settings}
     with take_turn(folder, part, settings):
         plan = plan_videos(folder, prompts, maker.batch, part, limit, retry_failed)

@@ -41,9 +41,10 @@ def write_clips(folder: Path, finished: Mapping[str, Sequence[int]], prompts: in
 
 def finish(folder: Path, prompt: Prompt, content: bytes = b"frames", **replaced: object) -> Path:
     video = folder / "videos" / prompt.clip_id
-    video.parent.mkdir(exist_ok=True)
+    video.parent.mkdir(parents=True, exist_ok=True)
     video.write_bytes(content)
     facts = {"format": 1, "bytes": len(content), "sha256": sha256(content).hexdigest(), "synthetic": True}
+    facts["prompt_sha256"] = sha256(prompt.prompt.encode()).hexdigest()
     sidecar = facts | {"label": prompt.label, "clip_id": prompt.clip_id} | replaced
     video.with_suffix(".json").write_text(json.dumps(sidecar))
     return video

@@ -183,3 +183,14 @@ def test_a_class_without_a_real_clip_is_an_error_or_trained_without_a_prior(tmp_
     with pytest.raises(LongreelError, match="there is no real clip to learn from"):
         train_run(tmp_path / "run", settings_of(made, curriculum="two-stage"))
     assert train_run(tmp_path / "run", settings_of(made)).epoch == 6
+
+
+@pytest.mark.parametrize(
+    "given", [{"curriculum": "two-stage"}, {"curriculum": "generated"}, {"fill": "5"}, {"trust": "uncertainty-filter"}]
+)
+def test_what_is_about_generated_clips_is_refused_where_there_are_none(given, filled, tmp_path):
+    _, real = filled
+    with pytest.raises(LongreelError, match=r"no generated clip|is about generated clips"):
+        train_run(tmp_path / "run", settings_of(real, **given))
+    assert not (tmp_path / "run").exists()
+    train_run(tmp_path / "run", settings_of(real, curriculum="real", fill="0", epochs=1))

@@ -76,5 +76,5 @@ def test_the_picture_has_every_point_to_scale(benched):
 def test_a_manifest_with_fewer_generated_clips_than_asked_gives_what_there_are(tmp_path, write_small_store):
     made, _ = write_filled(tmp_path / "data", write_small_store)
     found = measure_fillings(read_manifest(made.manifest), {"more": "1000", "less": "67%"})
-    assert (found["more"].fill, found["more"].generated) == (1000, 7)
-    assert (found["less"].fill, found["less"].generated) == (4, 3)
+    assert (found["more"].fill, found["more"].generated, found["more"].missing) == (1000, 7, 3000 - 11 - 7)
+    assert (found["less"].fill, found["less"].generated, found["less"].missing) == (4, 3, 0)

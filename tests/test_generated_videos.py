@@ -3,6 +3,7 @@
 import hashlib
 import json
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from typer.testing import CliRunner
 
 from longreel.commands.rendering import videos
 from longreel.errors import LongreelError, RunMismatch
-from longreel.generate.clips import PROMPTS, Prompt, make_seed
+from longreel.generate.clips import PROMPTS, make_seed
 from longreel.generate.ledger import FAILURES, Failure, append_failure, read_failures
 from longreel.generate.mp4 import count_frames, read_comment
 from longreel.generate.procedural import Procedural
@@ -76,7 +77,7 @@ def test_prompts_that_are_appended_leave_the_clips_that_are_there_alone(tmp_path
 
 def test_a_prompt_that_was_changed_is_made_anew(tmp_path):
     make_videos(folder_of(tmp_path, PROMPTED[:2]), SMALL)
-    changed = Prompt(PROMPTED[0].clip_id, "rise", 0, "other words")
+    changed = replace(PROMPTED[0], prompt="other words")
     told = []
     report = make_videos(folder_of(tmp_path, [changed, PROMPTED[1]]), SMALL, on_plan=told.append)
     assert (report.made, report.kept, told[0].changed) == (1, 1, 1)

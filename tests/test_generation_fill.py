@@ -63,7 +63,7 @@ def test_features_of_real_clips_are_not_extracted_again(place, make_video, movin
     extract_clips(read_manifest(place / "real" / "m.csv"), place / "store", model, workers=1)
     for label in ("dog", "cat"):
         content = (place / "real" / "a" / "0.mp4").read_bytes()
-        finish(place / "made", Prompt(make_clip_id(label, 0), label, 0, ""), content)
+        finish(place / "made", Prompt(make_clip_id(label, 0), label, 0, f"a {label}"), content)
     report = extract_clips(fill(place, "--fill", "4"), place / "store", model, workers=1)
     assert report.already == 5
     assert report.written == 2
@@ -202,3 +202,28 @@ def test_growing_the_filling_number_only_appends_to_a_class(place):
             now = indices(read_manifest(place / "g.csv"))
             assert all(now[label][: len(before[label])] == before[label] for label in before)
             before = now
+
+
+def test_a_clip_of_a_prompt_that_was_changed_since_is_not_finished(place):
+    path = place / "made" / "prompts.jsonl"
+    path.write_text(path.read_text().replace('"a cat"', '"another cat"', 1))
+    assert indices(fill(place, "--fill", "4"))["cat"] == [1, 2, 3]  # one is real
+
+
+def test_a_crash_between_a_manifest_and_its_record_leaves_a_manifest_that_can_be_filled_again(place, monkeypatch):
+    from longreel import durable
+
+    fill(place, "--fill", "3")
+    whole, published = durable.publish, []
+
+    def break_off(temporary, final):
+        published.append(final.name)
+        if published == ["filled.rules.json", "filled.csv", "filled.rules.json"]:
+            raise KeyboardInterrupt
+        whole(temporary, final)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(durable, "publish", break_off)
+        invoke(place, "--fill", "5")
+    assert published == ["filled.rules.json", "filled.csv", "filled.rules.json"]
+    assert len(indices(fill(place, "--fill", "6"))["cat"]) == 5

@@ -11,6 +11,7 @@ import pytest
 import typer
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from small_filling import finish
 from typer.testing import CliRunner
 
 from longreel.balance.counts import count_training_clips
@@ -18,6 +19,7 @@ from longreel.cli import Commands
 from longreel.commands import filling
 from longreel.errors import LongreelError
 from longreel.experiments.manifests import make_protocol
+from longreel.generate.clips import Prompt, make_clip_id
 from longreel.generate.figure import draw_plan
 from longreel.generate.plan import ClassPlan, Plan, count_missing, count_real, describe_plan, plan_fill, read_fill
 from longreel.manifest import Manifest, read_manifest
@@ -260,3 +262,15 @@ def test_the_page_has_the_published_clips_and_hours():
 )
 def test_a_fill_is_a_number_or_a_share_of_the_richest_class(text, expected):
     assert read_fill(text, [5, 60, 12]) == expected
+
+
+def test_the_seconds_of_a_clip_can_be_those_of_clips_that_are_there(small, tmp_path):
+    for index, seconds in enumerate((10.0, 30.0)):
+        prompt = Prompt(make_clip_id("dog", index), "dog", index, "a dog")
+        finish(tmp_path / "made", prompt, seconds=seconds)
+    done = invoke("plan", small, "--fill", "5", "--measured", str(tmp_path / "made"))
+    assert done.exit_code == 0
+    assert re.search(r"5 +│ +11 │ +6 │ +17 │ +0\.0 ", done.stdout)
+    assert "GPU-hours: 20 s a clip, the mean of 2 in" in done.stdout.replace("\n", " ")
+    none = invoke("plan", small, "--fill", "5", "--measured", str(tmp_path))
+    assert (none.exit_code, none.stderr.count("\n")) == (2, 1)

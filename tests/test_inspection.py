@@ -129,7 +129,18 @@ def test_a_sidecar_is_believed_and_a_foreign_one_is_not(filled):
     assert rows["g/1.mp4"]["brightness"] == "2.000000"
     assert float(rows["g/2.mp4"]["brightness"]) > 8
     assert rows["g/3.mp4"]["decodes"] == rows["g/3.mp4"]["brightness"] == ""
-    assert any("1 generated clips have neither video nor sidecar" in note for note in document["notes"])
+    assert any("1 generated clips have no video to look at" in note for note in document["notes"])
+
+
+def test_a_video_that_is_not_the_one_of_its_sidecar_is_looked_at_itself(filled):
+    video = filled.path / "g" / "1.mp4"
+    checks = {"checks": {"finite": True, "brightness": 99.0, "difference": 9.0}, "bytes": video.stat().st_size}
+    video.with_suffix(".json").write_text(json.dumps(checks))
+    assert filled.look(picture=False)[1]["g/1.mp4"]["brightness"] == "99.000000"
+    video.write_bytes(video.read_bytes()[:100])
+    row = filled.look(picture=False)[1]["g/1.mp4"]
+    assert (row["decodes"], row["brightness"]) == ("false", "")
+    assert "undecodable" in row["flags"]
 
 
 def test_without_a_text_tower_the_rest_is_there_and_what_is_left_out_is_said(filled):

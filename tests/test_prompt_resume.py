@@ -140,6 +140,19 @@ def unkept(server: SmallServer, gen: Path) -> Counter:
     return Counter(asked.digest for asked in server.paid if asked.reply_id not in kept)
 
 
+def test_an_interrupted_run_ends_at_a_second_signal_whatever_the_server_does(server, writer, tmp_path):
+    manifest, gen = write_manifest(tmp_path / "data", COUNTS), tmp_path / "gen"
+    server.delay = 60.0
+    pid = writer.begin(*words(server, manifest, gen, "profiles"))
+    assert wait_until(lambda: bool(server.asked))
+    began = time.monotonic()
+    os.kill(pid, signal.SIGINT)
+    time.sleep(1.0)
+    os.kill(pid, signal.SIGINT)
+    assert writer.end() == 130
+    assert time.monotonic() - began < 8
+
+
 def test_a_run_interrupted_by_the_keyboard_keeps_what_came(server, writer, tmp_path):
     manifest, gen = write_manifest(tmp_path / "data", COUNTS), tmp_path / "gen"
     server.delay = 0.05

@@ -273,5 +273,5 @@ def test_two_prompts_for_a_clip_are_refused(manifest, tmp_path):
     write(manifest, tmp_path / "gen", 6)
     path = tmp_path / "gen" / "prompts.jsonl"
     path.write_text(path.read_text() + path.read_text().splitlines()[0] + "\n")
-    with pytest.raises(ManifestError, match="has two prompts"):
+    with pytest.raises(ManifestError, match="stands there twice"):
         plan_prompts(read_manifest(manifest), tmp_path / "gen", "9")

@@ -133,7 +133,7 @@ def test_ids_that_lead_elsewhere_are_refused_before_anything_is_made(tmp_path, c
 
 
 def test_an_id_that_comes_twice_is_refused(tmp_path):
-    with pytest.raises(ManifestError, match="comes twice"):
+    with pytest.raises(ManifestError, match="stands there twice"):
         make_videos(folder_of(tmp_path, [PROMPTED[0], PROMPTED[0]]), SMALL)
 
 

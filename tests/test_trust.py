@@ -103,7 +103,7 @@ def test_without_uncertainties_what_goes_by_them_is_refused(tmp_path, write_smal
     made = write_small_store(tmp_path / "data", rows=rows)
     for name, make in TRUSTS.items():
         if make().needs_uncertainty:
-            with pytest.raises(LongreelError, match=f"trust {name} goes by the uncertainty .* some have none"):
+            with pytest.raises(LongreelError, match=f"trust {name} goes by the uncertainty .* 1 have none"):
                 train_run(tmp_path / "run", settings_of(made, groups="2", trust=name))
     assert not (tmp_path / "run").exists()
 
@@ -120,3 +120,16 @@ def test_another_uncertainty_is_another_manifest_and_a_note_beside_it_is_not(tmp
         made = write_small_store(tmp_path / str(number), rows=[each | {"note": note} for each in rows])
         digests.append(read_manifest(made.manifest).digest)
     assert digests[0] == digests[1] != digests[2]
+
+
+def test_only_clips_that_are_drawn_need_an_uncertainty(tmp_path, write_small_store):
+    rows = [row("train/boat0.mp4", "boat", "train"), row("train/boat1.mp4", "boat", "train")]
+    rows += [
+        row("made/boat2.mp4", "boat", "train", "generated", "0.5"),
+        row("made/boat3.mp4", "boat", "train", "generated"),
+    ]
+    made = write_small_store(tmp_path / "data", rows=rows)
+    for name, given in {"real": {"curriculum": "real"}, "filled": {"fill": "3"}}.items():
+        train_run(tmp_path / name, settings_of(made, groups="2", trust="uncertainty-smoothing", epochs=1, **given))
+    with pytest.raises(LongreelError, match=r"1 have none .* such as 'made/boat3.mp4'"):
+        train_run(tmp_path / "all", settings_of(made, groups="2", trust="uncertainty-smoothing", epochs=1))
