@@ -20,8 +20,6 @@ from ..store import FeatureStore
 from .manifests import read_watermark
 from .settings import TrainSettings
 
-CHECKPOINT = "checkpoint.safetensors"
-PREPARED_ROWS = 16384  #: training rows that a head may look at before it is trained.
 PLACES = ("store", "manifest", "root")  #: may move while a training is interrupted; their digests may not change.
 
 
