@@ -156,10 +156,16 @@ def make_results(
         "best": {"trial": best.number, "value": best.value, "settings": given, "command": command},
         "importance": shares,
         "importance_missing": why,
-        # How often val was opened depends on interruptions.
-        "top": table and {key: value for key, value in table.items() if key != "looks"},
+        "top": table and _same_again(table),
         "trials": [asdict(trial) for trial in trials],
     }
+
+
+def _same_again(table: dict) -> dict:
+    """The table without what depends on interruptions: how often val was opened, and how long trainings took."""
+    kept = {key: value for key, value in table.items() if key not in ("looks", "training_seconds")}
+    rows = [{key: value for key, value in row.items() if key != "training_seconds"} for row in table["rows"]]
+    return kept | {"rows": rows}
 
 
 def _choose(ranked: Sequence[Trial], table: dict | None, column: str) -> Trial:

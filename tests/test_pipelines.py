@@ -102,7 +102,8 @@ def test_a_clip_is_what_diffusers_makes_of_the_same_seed_by_hand(folder):
         generator=torch.Generator().manual_seed(77),
         output_type="pil",
     ).frames[0]
-    assert np.array_equal(made.frames, np.stack([np.asarray(frame) for frame in frames]))
+    differences = made.frames.astype(int) - np.stack([np.asarray(frame) for frame in frames])
+    assert np.abs(differences).max() <= 1  # sums over memory that lies elsewhere may be rounded otherwise
 
 
 def test_order_and_pauses_change_no_bit_and_another_seed_all(folder, tmp_path):

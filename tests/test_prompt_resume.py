@@ -21,7 +21,8 @@ COUNTS = {f"action {letter}": 1 + place for place, letter in enumerate("abcde")}
 #: Imports once, then forks a child for each command on stdin; prints its pid, and on the next line how it ended. A
 #: child that has ended is not reaped before, so that its pid is nobody else's while it may be killed.
 FORKER = """
-import json, os, sys
+import json, os, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # what a shell starts behind itself ignores it
 import openai, openai.resources.chat.completions
 import longreel.generate.profiles, longreel.generate.server, longreel.generate.prompts, longreel.generate.handwritten
 from small_prompts import app

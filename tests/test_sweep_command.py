@@ -134,7 +134,12 @@ def test_killed_at_any_moment_the_same_command_ends_in_the_same_results(made, sw
 def test_ctrl_c_ends_in_one_line_and_the_exit_code_of_interruptions(made, tmp_path):
     words = sweep_command(made, tmp_path, text=SPACE.replace("epochs = 3", "epochs = 100"))
     process = subprocess.Popen(
-        [*COMMAND, *words], cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
+        [*COMMAND, *words],
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # what a shell starts behind itself ignores it
     )
     assert process.stderr is not None
     assert process.stderr.readline().startswith("trials 0 to 3: ")  # at a tenth of their epochs
