@@ -231,9 +231,7 @@ def _compare(looking: Looking, seed: int) -> dict:
 
 def _tell_footage(footage: Sequence[Footage | None]) -> list[str]:
     lacking = sum(one is None for one in footage)
-    return [f"{lacking} generated clips have no video to look at here, so nothing is said of them"] * bool(
-        lacking
-    )
+    return [f"{lacking} generated clips have no video to look at here, so nothing is said of them"] * bool(lacking)
 
 
 def _draw(looking: Looking, path: Path, seed: int) -> list[str]:
