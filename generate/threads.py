@@ -51,6 +51,8 @@ class Threads(Generic[Item, Result]):
         while True:
             with self._changed:
                 if self._stopped or self._begun == len(self._items):
+                    # A process that a thread has started ends with it, and others may still want it.
+                    self._changed.wait_for(lambda: self._stopped or not self.under_way)
                     return
                 place, self._begun = self._begun, self._begun + 1
             result = self._work(self._items[place])

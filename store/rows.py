@@ -34,10 +34,11 @@ class RowReader:
         if (rows < 0).any() or (rows >= self.lengths[clips, None]).any():
             raise IndexError("a row lies outside its clip")
         out = np.empty((*rows.shape, self._dim), dtype=np.float16)
+        wanted = self._first[clips, None] + rows
         for place, clip in enumerate(clips.tolist()):
+            features = np.asarray(self._store.map_features(self._shards[clip]))  # a plain array is faster
             # `mode` is not "raise", as numpy would then write to a buffer of its own first.
-            features, wanted = self._store.map_features(self._shards[clip]), self._first[clip] + rows[place]
-            np.take(features, wanted, axis=0, out=out[place], mode="clip")
+            features.take(wanted[place], axis=0, out=out[place], mode="clip")
         return out
 
     def read_ahead(self, clips: NDArray[np.int64]) -> None:
