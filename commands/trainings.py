@@ -260,6 +260,7 @@ def curves(
 def demo(
     folder: Annotated[Path, typer.Argument(help="Folder to make or to go on with.")] = Path("longreel-demo"),
     seed: Annotated[int, typer.Option(help="Seed of the videos and the training.")] = 0,
+    seeds: Annotated[int, typer.Option(min=1, help="Trainings of each way.")] = 3,
 ) -> None:
     """Render a small long-tailed set of videos, extract, train two methods and compare them: the whole way in minutes.
 
@@ -268,7 +269,7 @@ def demo(
     from ..experiments.demo import run_demo
 
     with Steps() as steps:
-        document, made = run_demo(folder, seed, steps.begin, steps.reach)
+        document, made = run_demo(folder, seed, steps.begin, steps.reach, seeds=seeds)
     print_comparison(document)
     for what, path in made.items():
         print(f"{what}: {path}")

@@ -16,6 +16,10 @@ from ..errors import StoreDamaged
 from .records import ClipFeatures, Origin, Spec
 from .shard import COLUMNS, FORMAT, VERSION, read_shard, shard_hash
 
+#: Features begin at a page: rows that straddle cache lines and pages are read a fifth slower.
+PAGE = 4096
+ALIGNED_FROM = 32 << 10  #: bytes; what is smaller lies densely.
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -58,7 +62,7 @@ def build_shard(spec: Spec, entries: dict[str, Entry], provenance: str) -> Shard
     }
     # Built in memory: where a disk is full, HDF5 itself leaves descriptors open and crashes as the process ends.
     memory = io.BytesIO()
-    with h5py.File(memory, "w") as file:
+    with h5py.File(memory, "w", alignment_threshold=ALIGNED_FROM, alignment_interval=PAGE) as file:
         for name, text in {"format": FORMAT, "spec": spec.as_json(), "provenance": provenance}.items():
             file.attrs[name] = np.bytes_(text.encode())
         file.attrs["version"] = VERSION

@@ -66,6 +66,12 @@ def test_plain_h5py_opens_a_shard_and_sees_one_contiguous_float16_dataset(tmp_pa
         np.testing.assert_array_equal(mapped, rows)
 
 
+def test_rows_begin_at_a_page_where_there_are_some(tmp_path):
+    shard = write_shard(tmp_path, {"a": some_clip(1, 5000)})
+    with h5py.File(shard) as file:
+        assert file["features"].id.get_offset() % 4096 == 0  # pyright: ignore[reportAttributeAccessIssue]
+
+
 def test_a_shard_that_is_open_elsewhere_in_the_process_can_be_read_too(tmp_path):
     shard = write_shard(tmp_path, {"a": some_clip(1)})
     with h5py.File(shard):
