@@ -10,12 +10,15 @@ from typer.core import TyperGroup
 from . import __version__
 from .commands import (
     benches,
+    derived,
+    doctoring,
     features,
     filling,
     inspecting,
     prompting,
     protocols,
     rendering,
+    skeletons,
     stores,
     sweeps,
     trainings,
@@ -78,10 +81,14 @@ def longreel(
 
 app.command()(features.extract)
 app.command()(features.import_features)
+app.command()(skeletons.import_skeletons)
+app.command()(doctoring.doctor)
 app.command()(trainings.train)
 app.command()(trainings.import_checkpoint)
 app.command()(trainings.evaluate)
 app.command()(trainings.compare)
+app.command()(derived.fuse)
+app.command()(derived.embed)
 app.command()(trainings.curves)
 app.command()(trainings.oracle)
 app.command()(benches.bench)

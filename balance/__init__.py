@@ -4,7 +4,7 @@ from .adjustments import ADJUSTMENTS, Adjustment
 from .counts import Groups, count_training_clips, make_groups
 from .curricula import CURRICULA
 from .losses import LOSSES, Loss
-from .methods import METHODS, MIXERS, Method, Parts, Stage, build_stage, choose_method
+from .methods import METHODS, MIXERS, SKELETON_MIXERS, Method, Parts, Stage, build_stage, choose_method
 from .mixing import Batch, Known, Mixer
 from .samplers import SAMPLERS, Sampler
 from .trust import TRUSTS, Trust, Trusted
@@ -16,6 +16,7 @@ __all__ = [
     "METHODS",
     "MIXERS",
     "SAMPLERS",
+    "SKELETON_MIXERS",
     "TRUSTS",
     "Adjustment",
     "Batch",

@@ -55,9 +55,10 @@ def _gen2balance(counts: Sequence[int]) -> list[str]:
 
 
 def _thirds(counts: Sequence[int]) -> list[str]:
+    """As BRL has them: where three does not divide the classes, the tail gets one more, then the medium."""
     largest_first = sorted(range(len(counts)), key=lambda index: (-counts[index], index))
     place = {index: rank for rank, index in enumerate(largest_first)}
-    return [("head", "medium", "tail")[3 * place[index] // len(counts)] for index in range(len(counts))]
+    return [("head", "medium", "tail")[(3 * place[index] + 2) // len(counts)] for index in range(len(counts))]
 
 
 #: rule -> (its function, its groups from rich to poor, its bounds in words).

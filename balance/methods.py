@@ -17,6 +17,7 @@ from .mixing import Mixer, NoMixing
 from .mixup import Mixup
 from .move import Move
 from .samplers import SAMPLERS, Sampler
+from .skeletons import Exploration, partial_mixup, temporal_reverse
 
 #: mixer -> how it is made.
 MIXERS: dict[str, Callable[..., Mixer]] = {
@@ -25,6 +26,12 @@ MIXERS: dict[str, Callable[..., Mixer]] = {
     "framestack": FrameStack,
     "move": Move,
     "lmr": MixedReconstruction,
+}
+#: mixer of skeletons, for their heads -> how it is made.
+SKELETON_MIXERS: dict[str, Callable[..., Mixer]] = {
+    "partial-mixup": partial_mixup,
+    "temporal-reverse": temporal_reverse,
+    "exploration": Exploration,
 }
 
 
@@ -71,6 +78,16 @@ def _retrained(loss: str, sampler: str, mixer: str = "none") -> Method:
     return Method((Stage(loss, until=0.75), Stage(loss, sampler, mixer, output_only=True)))
 
 
+#: BRL's. Its paper leaves the chance of a reverse open: by the tail, as a reverse of all classes mixes up actions that
+#: are each other's reverse, such as sitting down and standing up.
+EXPLORATION = "exploration:tail_weighted=true"
+
+
+def _detached(sampler: str = "tail-repetition", mixer: str = EXPLORATION, later: str = "action-aware") -> Method:
+    """BRL: the weights of the classes count in the last 5 of 24 epochs."""
+    return Method((Stage("ce", sampler, mixer, until=19 / 24), Stage(later, sampler, mixer)))
+
+
 #: name -> method. Numbers are the papers'; docs/methods.md has sources and differences.
 METHODS: dict[str, Method] = {
     "ce": _method("ce"),
@@ -92,6 +109,14 @@ METHODS: dict[str, Method] = {
     "crt": _retrained("ce", "class-balanced"),
     "tau-norm": _method("ce", adjustment="tau-norm"),
     "lmr": _retrained("ce", "class-balanced", "lmr"),
+    "partial-mixup": _method("ce", mixer="partial-mixup"),
+    "temporal-reverse": _method("ce", mixer="temporal-reverse"),
+    "action-aware-deferred": _detached("instance", "none"),
+    "brl": _detached(),
+    "brl-no-mixup": _detached(mixer="temporal-reverse:tail_weighted=true"),
+    "brl-no-reverse": _detached(mixer="partial-mixup"),
+    "brl-no-resampling": _detached("instance"),
+    "brl-no-action-aware": _method("ce", "tail-repetition", EXPLORATION),
 }
 
 
@@ -158,7 +183,7 @@ def _follow(name: str, stages: Sequence[Stage], curriculum: str) -> tuple[Stage,
 
 def _as_released(stage: Stage) -> Stage:
     """The stage with ``released=true`` in each part that has the option."""
-    kinds = {"loss": LOSSES, "sampler": SAMPLERS, "mixer": MIXERS}
+    kinds = {"loss": LOSSES, "sampler": SAMPLERS, "mixer": MIXERS | SKELETON_MIXERS}
     texts = {key: getattr(stage, key) for key in kinds}
     for key, text in texts.items():
         kind = kinds[key].get(text.partition(":")[0])
@@ -176,5 +201,5 @@ def build_stage(stage: Stage) -> Parts:
     return Parts(
         build_part("loss", LOSSES, stage.loss),
         build_part("sampler", SAMPLERS, stage.sampler),
-        build_part("mixer", MIXERS, stage.mixer),
+        build_part("mixer", MIXERS | SKELETON_MIXERS, stage.mixer),
     )

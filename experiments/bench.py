@@ -1,6 +1,7 @@
 """Running a suite: every row on every store with every seed, some at a time, none twice."""
 
 import hashlib
+import itertools
 import json
 import os
 import re
@@ -18,10 +19,11 @@ from ..durable import make_folder
 from ..errors import EnvironmentFault, LongreelError, ManifestError, unknown
 from ..manifest import read_manifest
 from ..memory import keep_freed_memory
-from ..store import FeatureStore
+from ..store import FeatureStore, Spec
 from .choices import check_choices
 from .draws import Draws, draw_run
 from .evaluate import evaluate_run
+from .fusion import fuse_runs
 from .settings import TrainSettings, make_settings
 from .suites import Row, Suite, check_columns
 from .train import train_run
@@ -29,13 +31,15 @@ from .train import train_run
 
 @dataclass(frozen=True)
 class Run:
-    """One training of a suite."""
+    """One training of a suite, or a fusion of some."""
 
     row: str
     store: str  #: the store's label.
     seed: int
     folder: Path
-    settings: TrainSettings
+    settings: TrainSettings  #: of a fused run those of its first part.
+    parts: tuple[Path, ...] = ()  #: runs that it is fused of; a run without any is trained.
+    weights: str | None = None  #: of the parts.
 
 
 @dataclass(frozen=True)
@@ -69,20 +73,33 @@ def plan_runs(
     Raises:
         LongreelError: When a setting cannot be used, or two rows or stores are too alike to have folders of their own.
     """
-    runs, taken = [], {}
-    for row in suite.rows:
-        for label, store in stores.items():
-            for seed in seeds:
-                given = {**row.settings, "seed": seed, "groups": groups or suite.groups}
-                settings = make_settings(store, manifest, given, root=root, protocol=suite.protocol)
-                run = Run(row.name, label, seed, out / "runs" / _name(row, label, settings), settings)
-                if (other := taken.setdefault(run.folder, run)) is not run:
-                    raise LongreelError(
-                        f"{run.folder}: is the folder of {other.row!r} on {other.store!r} and of {row.name!r} on "
-                        f"{label!r}, whose names differ in signs alone. Give one another name."
-                    )
-                runs.append(run)
-    return runs
+    trained: dict[tuple[str, str, int], Run] = {}
+    taken: dict[Path, Run] = {}
+    for row, label, seed in itertools.product(suite.rows, stores, seeds):
+        if row.is_for(label) and not row.fuse:
+            given = {**row.settings, "seed": seed, "groups": groups or suite.groups}
+            settings = make_settings(stores[label], manifest, given, root=root, protocol=suite.protocol)
+            run = Run(row.name, label, seed, out / "runs" / _name(row, label, settings), settings)
+            trained[row.name, label, seed] = _take(taken, run)
+    for row, label, seed in itertools.product(suite.rows, stores, seeds):
+        if row.is_for(label) and row.fuse:
+            parts = [trained[part, label, seed] for part in row.fuse]
+            settings, folders = parts[0].settings, tuple(part.folder for part in parts)
+            folder = out / "runs" / _name(row, label, settings, [folder.name for folder in folders])
+            _take(taken, Run(row.name, label, seed, folder, settings, folders, row.weights))
+    if strange := [label for row in suite.rows for label in row.stores if label not in stores]:
+        raise unknown("store", strange[0], stores)
+    return list(taken.values())
+
+
+def _take(taken: dict[Path, Run], run: Run) -> Run:
+    """The run, whose folder no other one may have."""
+    if (other := taken.setdefault(run.folder, run)) is not run:
+        raise LongreelError(
+            f"{run.folder}: is the folder of {other.row!r} on {other.store!r} and of {run.row!r} on "
+            f"{run.store!r}, whose names differ in signs alone. Give one another name."
+        )
+    return run
 
 
 def check_plan(suite: Suite, runs: Sequence[Run], split: str) -> None:
@@ -103,22 +120,24 @@ def check_plan(suite: Suite, runs: Sequence[Run], split: str) -> None:
     groups = make_groups(first.groups, manifest.classes, counts)
     check_columns(suite, groups.members)
     for store in dict.fromkeys(run.settings.store for run in runs):
-        dim = FeatureStore(store).spec.dim  # raises where there is none
+        spec = FeatureStore(store).spec  # raises where there is none
         for run in runs:
-            if run.settings.store == store and run.settings.fit.seed == first.fit.seed:
-                _check_row(run, counts, dim)
+            if not run.parts and run.settings.store == store and run.settings.fit.seed == first.fit.seed:
+                _check_row(run, counts, spec)
 
 
-def _check_row(run: Run, counts: Sequence[int], dim: int) -> None:
+def _check_row(run: Run, counts: Sequence[int], spec: Spec) -> None:
     try:
-        check_choices(run.settings, counts, dim)
+        check_choices(run.settings, counts, spec)
     except LongreelError as error:
         raise type(error)(f"row {run.row!r}: {error}") from None
 
 
-def _name(row: Row, label: str, settings: TrainSettings) -> str:
-    """Readable, and another one for other settings; where store and manifest lie is no part of it."""
-    facts = asdict(settings) | dict.fromkeys(("store", "manifest", "root", "departures"))
+def _name(row: Row, label: str, settings: TrainSettings, parts: Sequence[str] = ()) -> str:
+    """Readable, and another one for other settings or parts; where store and manifest lie is no part of it."""
+    facts: dict = asdict(settings) | dict.fromkeys(("store", "manifest", "root", "departures"))
+    if parts:
+        facts = {"parts": parts, "weights": row.weights}
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:8]
     words = (label, row.name, f"seed{settings.fit.seed}", digest)
     return "-".join(re.sub(r"[^A-Za-z0-9.]+", "_", word).strip("_.") for word in words)
@@ -155,12 +174,13 @@ def run_suite(
     make_folder(runs[0].folder.parent)
     found: dict[Path, Outcome] = {}
     with ProcessPoolExecutor(jobs, get_context("spawn"), _begin_worker) as pool:
-        waiting = {pool.submit(_train, run, draws, keep_epochs): run for run in runs}
         try:
-            for future in as_completed(waiting):
-                run = waiting[future]
-                found[run.folder] = Outcome(run, future.result())
-                on_run(found[run.folder])
+            for some in ([run for run in runs if not run.parts], [run for run in runs if run.parts]):
+                waiting = {pool.submit(_train, run, draws, keep_epochs): run for run in some}
+                for future in as_completed(waiting):
+                    run = waiting[future]
+                    found[run.folder] = Outcome(run, future.result())
+                    on_run(found[run.folder])
         except BrokenProcessPool:
             raise EnvironmentFault(
                 f"{runs[0].folder.parent}: a process was killed, often for want of memory. Run the same command again, "
@@ -191,7 +211,10 @@ def _begin_worker() -> None:
 def _train(run: Run, draws: Draws, keep_epochs: bool) -> str | None:
     """In a process of its own: the whole run; gives what was wrong."""
     try:
-        train_run(run.folder, run.settings, keep_epochs=keep_epochs)
+        if run.parts:
+            fuse_runs(run.folder, run.parts, run.weights)
+        else:
+            train_run(run.folder, run.settings, keep_epochs=keep_epochs)
         evaluate_run(run.folder, draws.split)
         draw_run(run.folder, draws)
     except EnvironmentFault:

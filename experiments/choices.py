@@ -11,19 +11,21 @@ from ..errors import LongreelError
 from ..generate.plan import read_fill
 from ..heads import Standardised, build_head
 from ..parts import build_part
+from ..store import Spec
+from .runs import store_layout
 from .settings import TrainSettings
 from .stages import lay_out
 
 STATE = 16  #: bytes of a parameter in training: itself, its gradient, and Adam's two moments.
 
 
-def check_choices(settings: TrainSettings, counts: Sequence[int], dim: int) -> Method:
+def check_choices(settings: TrainSettings, counts: Sequence[int], spec: Spec) -> Method:
     """The balance method, once it is sure that the head can be made and trained with it.
 
     Args:
         settings: Of the training.
         counts: Real training clips of each class.
-        dim: Width of a feature row.
+        spec: Of the store.
 
     Raises:
         LongreelError: When a name, option or combination cannot be used, or the head is too large for this machine.
@@ -43,7 +45,8 @@ def check_choices(settings: TrainSettings, counts: Sequence[int], dim: int) -> M
     if settings.fill is not None:
         read_fill(settings.fill, counts)
     with torch.device("meta"):  # shapes alone
-        head = build_head(settings.head, dim, len(counts), torch.zeros(dim), torch.ones(dim))
+        scale = torch.zeros(spec.dim), torch.ones(spec.dim)
+        head = build_head(settings.head, spec.dim, len(counts), *scale, store_layout(spec))
     _check_size(settings.head, head)
     if not head.trainable:
         _check_plain(settings, method)

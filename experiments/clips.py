@@ -27,7 +27,7 @@ class ClipSet:
     """The clips of one split, those that have features in the order of their ids."""
 
     ids: tuple[str, ...]
-    features: Tensor | DiskRows  #: ``(frames, D)`` float16, all clips behind one another.
+    features: Tensor | DiskRows  #: ``(frames, D)`` in the store's dtype, all clips behind one another.
     offsets: Tensor  #: ``(clips + 1,)`` int64: clip ``i`` has the rows ``offsets[i]`` up to ``offsets[i + 1]``.
     targets: Tensor  #: ``(clips, C)`` float32 multi-hot.
     failed: tuple[Clip, ...] = ()  #: clips of the split that could not be extracted.
@@ -223,7 +223,7 @@ def _read(store: FeatureStore, clip_ids: Sequence[str], place: str) -> tuple[Ten
         raise unknown("place for features", place, PLACES)
     if place != "memory":
         rows = DiskRows(store, clip_ids)
-        if place == "disk" or not fits_in_memory(2 * math.prod(rows.shape)):
+        if place == "disk" or not fits_in_memory(rows.size):
             for begin in range(0, len(clip_ids), CHECKED_CLIPS):
                 store.read(clip_ids[begin : begin + CHECKED_CLIPS])  # for its checks
             return rows, torch.from_numpy(rows.offsets)

@@ -12,7 +12,7 @@ from .runs import read_config
 from .statistics import Interval, Metric, hierarchical_bootstrap, paired_difference
 
 #: what a run may differ in from others of its row.
-WITHIN_A_ROW = {("fit", "seed"), ("threads",)}
+WITHIN_A_ROW = {("fit", "seed"), ("threads",), ("fused", "runs")}
 #: what makes runs different rows, but says nothing to a reader.
 UNNAMED = {
     "store_digest",

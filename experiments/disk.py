@@ -23,7 +23,7 @@ LIMITS = (
 
 
 class DiskRows:
-    """The rows of some clips behind one another, ``(frames, D)`` float16, with what a ``ClipSet`` needs of a tensor.
+    """The rows of some clips behind one another, ``(frames, D)``, with what a ``ClipSet`` needs of a tensor.
 
     What is read is not checked against the clips' digests, which are those of whole clips: check the clips first.
     """
@@ -32,6 +32,8 @@ class DiskRows:
         self._reader = RowReader(store, clip_ids)
         self.offsets = np.cumsum([0, *self._reader.lengths])
         self.shape = (int(self.offsets[-1]), store.spec.dim)
+        self.size = self.shape[0] * store.spec.row_bytes  #: bytes.
+        self._type = store.spec.row_type
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -50,7 +52,7 @@ class DiskRows:
         for number, (begin, end) in enumerate(itertools.pairwise(bounds)):
             for coming in clips[number + 1 : number + 2]:
                 self._reader.read_ahead(coming)
-            part = np.empty((end - begin, self.shape[1]), dtype=np.float16)
+            part = np.empty((end - begin, self.shape[1]), dtype=self._type)
             for clip in clips[number].tolist():
                 first, last = np.clip(self.offsets[clip : clip + 2], begin, end)
                 rows = np.arange(first, last) - self.offsets[clip]

@@ -2,7 +2,8 @@
 
 import json
 import time
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +12,11 @@ from ..durable import naming_faults, owned, write_json
 from ..errors import LongreelError, RunMismatch, unknown
 from ..manifest import Manifest, read_manifest
 from ..store import FeatureStore
-from .calibration import calibrate, link_of, plain_calibration
+from .calibration import Link, calibrate, link_of, plain_calibration
 from .clips import load_clips, multi_hot
 from .metrics import as_json, count_empty_as_zero, evaluate_scores
-from .runs import HEAD, load_head, read_config, read_document, read_scores, store_digest, write_scores
+from .mixtures import mix_scores
+from .runs import HEAD, hash_head, load_head, read_config, read_document, read_scores, store_digest, write_scores
 from .scoring import score_clips
 
 LOOKS = "looks.jsonl"  #: of a run: when each split was opened, and what for.
@@ -59,19 +61,50 @@ def _evaluate(folder: Path, split: str) -> dict:
         manifest = read_same_manifest(folder, config)
         if not manifest.split(split):
             raise LongreelError(f"{manifest.path}: has no {split} clips.")
-        store = open_same_store(folder, config, manifest)
+        found = (_score_parts if "fused" in config else _score)(folder, config, manifest, split)
         looks = log_look(folder, split, "evaluate")
-        clips = load_clips(store, manifest, split)
-        head = load_head(folder / HEAD, config)
-        scores, targets = clips.with_failed(score_clips(head, clips, config["fit"]["test_frames"]))
-        write_scores(scores_path, scores, clips.all_ids)
-        document = _make_document(folder, config, split, scores, targets) | {
-            "failed": len(clips.failed),
+        write_scores(scores_path, found.scores, found.ids)
+        document = _make_document(folder, config, split, found.scores, found.targets) | {
+            "failed": found.failed,
             "looks": looks,
-            "calibration": _calibrate(config, manifest, scores, targets) if head.trainable else None,  # else no logits
+            "calibration": _calibrate(config, manifest, found.scores, found.targets) if found.are_logits else None,
         }
         write_json(kept, document)
         return document
+
+
+@dataclass(frozen=True)
+class Scored:
+    """The scores of a split's clips."""
+
+    scores: np.ndarray  #: ``(N, C)``
+    targets: np.ndarray  #: ``(N, C)`` bool
+    ids: Sequence[str]
+    failed: int  #: clips without features.
+    are_logits: bool  #: of a head that was trained.
+
+
+def _score(folder: Path, config: dict, manifest: Manifest, split: str) -> Scored:
+    store = open_same_store(folder, config, manifest)
+    clips = load_clips(store, manifest, split)
+    head = load_head(folder / HEAD, config)
+    scores, targets = clips.with_failed(score_clips(head, clips, config["fit"]["test_frames"]))
+    return Scored(scores, targets, clips.all_ids, len(clips.failed), head.trainable)
+
+
+def _score_parts(folder: Path, config: dict, manifest: Manifest, split: str) -> Scored:
+    """Of a fused run: the weighted mean of what its parts say."""
+    members, documents, scored = config["fused"]["runs"], [], []
+    for member in members:
+        part = folder / member["run"]
+        if hash_head(part) != member["digest"]:
+            raise RunMismatch(f"{part}: is not the run that {folder} was made of. Fuse again, into another folder.")
+        documents.append(_evaluate(part, split))
+        scored.append(load_scored(part, split))
+    weights, links = [member["weight"] for member in members], [Link(**member["link"]) for member in members]
+    scores = mix_scores([each for each, *_ in scored], weights, links)
+    _, targets, ids = scored[0]
+    return Scored(scores, targets, ids, max(document["failed"] for document in documents), True)
 
 
 def read_same_manifest(folder: Path, config: dict) -> Manifest:
@@ -103,7 +136,7 @@ def _read_kept(folder: Path, kept: Path, split: str) -> dict:
 
 def open_same_store(folder: Path, config: dict, manifest: Manifest) -> FeatureStore:
     store = FeatureStore(config["store"])
-    if asdict(store.spec) != config["spec"] or store_digest(store, manifest) != config["store_digest"]:
+    if store.spec.as_dict() != config["spec"] or store_digest(store, manifest) != config["store_digest"]:
         raise RunMismatch(
             f"{folder}: {config['store']} is not the store it was trained on. Train again, or restore the store."
         )

@@ -16,7 +16,7 @@ from ..store import FeatureStore
 from .choices import check_choices
 from .clips import ClipSet, load_clips
 from .learnt import Learnt, check_generated, choose_clips
-from .runs import resolve_config, store_digest
+from .runs import resolve_config, store_digest, store_layout
 from .settings import TrainSettings
 
 PREPARED_ROWS = 16384  #: training rows that a head may look at before it is trained.
@@ -91,7 +91,7 @@ def choose(settings: TrainSettings, given: Given) -> Chosen:
         LongreelError: When head, method, groups or clips cannot be used.
     """
     groups = make_groups(settings.groups, given.manifest.classes, given.counts)
-    method = check_choices(settings, given.counts, given.store.spec.dim)
+    method = check_choices(settings, given.counts, given.store.spec)
     config = resolve_config(settings, given.manifest, given.store, given.digest)
     config |= {"groups": asdict(groups), "counts": given.counts, "method": json.loads(json.dumps(asdict(method)))}
     return Chosen(config, method, None if settings.fill is None else read_fill(settings.fill, given.counts))
@@ -130,9 +130,10 @@ def prepare(settings: TrainSettings, chosen: Chosen, data: Data) -> Ready:
     if not settings.standardise:
         mean, deviation = torch.zeros_like(mean), torch.ones_like(deviation)
     check_generated(data.train, settings)
+    layout = store_layout(data.given.store.spec)
     learnt = choose_clips(data.train, chosen.method, settings.trust, chosen.fill, data.counts)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        head = build_head(settings.head, len(mean), len(data.given.counts), mean, deviation)
+        head = build_head(settings.head, len(mean), len(data.given.counts), mean, deviation, layout)
     head.prepare(data.train.draw_rows(PREPARED_ROWS, seed, learnt.clips), seed)
     return Ready(chosen.config, chosen.method, head, learnt)

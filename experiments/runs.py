@@ -1,5 +1,6 @@
 """A run: one training as a folder, with its resolved configuration, history, head, scores and provenance."""
 
+import hashlib
 import json
 import reprlib
 from collections.abc import Sequence
@@ -15,8 +16,9 @@ from safetensors.torch import load_file
 from ..durable import write_bytes, write_json
 from ..errors import RunMismatch
 from ..heads import Standardised, build_head
+from ..layouts import Layout, read_layout
 from ..manifest import Manifest
-from ..store import FeatureStore
+from ..store import FeatureStore, Spec
 from .manifests import read_watermark
 from .settings import TrainSettings
 
@@ -35,7 +37,7 @@ def resolve_config(settings: TrainSettings, manifest: Manifest, store: FeatureSt
         "classes": list(manifest.classes),
         "manifest_digest": manifest.digest,
         "store_digest": digest,
-        "spec": asdict(store.spec),
+        "spec": store.spec.as_dict(),
         "threads": torch.get_num_threads(),
         "watermark": read_watermark(manifest),
     }
@@ -47,6 +49,15 @@ def store_digest(store: FeatureStore, manifest: Manifest) -> str:
     """One digest over the features that training can see: those of train and val."""
     seen = (*manifest.split("train"), *manifest.split("val"))
     return store.digest([clip.clip_id for clip in seen if clip.clip_id in store])
+
+
+def store_layout(spec: Spec) -> Layout | None:
+    """The layout of a store's joints; none where its rows are no skeletons.
+
+    Raises:
+        LongreelError: When the store holds a layout that is none.
+    """
+    return read_layout(spec.layout, "the store's layout") if spec.layout else None
 
 
 def claim(folder: Path, config: dict) -> None:
@@ -120,14 +131,26 @@ def read_document(path: Path) -> dict:
         raise RunMismatch(f"{path}: cannot be read ({error}). Restore it, or train into another folder.") from None
 
 
+def hash_head(folder: Path) -> str:
+    """SHA-256 of a run's head.
+
+    Raises:
+        RunMismatch: When it has none.
+    """
+    try:
+        return hashlib.sha256((folder / HEAD).read_bytes()).hexdigest()
+    except OSError as error:
+        raise RunMismatch(f"{folder}: has no head ({error.strerror}). Restore it, or train again.") from None
+
+
 def load_head(path: Path, config: dict) -> Standardised:
     """The head of a run that a file has, on raw features."""
     try:
         tensors = load_file(path)
     except (OSError, SafetensorError) as error:
         raise RunMismatch(f"{path}: cannot be read ({error}). Train into another folder.") from None
-    head = build_head(
-        config["head"], config["spec"]["dim"], len(config["classes"]), tensors["mean"], tensors["deviation"]
-    )
+    spec = Spec(**config["spec"])
+    scale = tensors["mean"], tensors["deviation"]
+    head = build_head(config["head"], spec.dim, len(config["classes"]), *scale, store_layout(spec))
     head.load_state_dict(tensors)
     return head

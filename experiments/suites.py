@@ -2,7 +2,9 @@
 
 A suite has a ``title``, a ``baseline`` (the name of a row) and ``[[rows]]``, each with a ``name`` and any setting of a
 training; ``protocol``, ``columns``, ``source`` and ``[settings]`` for all rows may stand above them. ``published``
-figures belong to a row: a list in the order of the columns for each backbone.
+figures belong to a row: a list in the order of the columns for each backbone. A row with ``fuse``, a list of other
+rows, is not trained: it is their fusion, with ``weights`` such as ``2:1``. ``stores`` are the labels of those that a
+row is for.
 """
 
 import math
@@ -13,6 +15,7 @@ from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 from ..errors import LongreelError, unknown
+from .mixtures import read_weights
 from .optimisation import FitSettings
 from .protocols import PROTOCOLS
 from .settings import FIT, OWN, TrainSettings
@@ -20,7 +23,7 @@ from .settings import FIT, OWN, TrainSettings
 BUILT_IN = Path(__file__).with_name("tables")
 FIGURES = ("map", "class_average", "acc1", "acc5")
 SUITE_KEYS = {"title", "source", "protocol", "baseline", "columns", "settings", "rows", "notes"}
-ROW_KEYS = {"name", "published"}
+ROW_KEYS = {"name", "published", "stores", "fuse", "weights"}
 FREE = (FIT | OWN) - {"seed", "checkpoint_seconds", "groups"}  #: what a row or ``[settings]`` may set.
 KINDS = get_type_hints(TrainSettings) | get_type_hints(FitSettings)  #: setting -> type.
 WORDS = {str: "a text in quotes", bool: "true or false", float: "a number", int: "a whole number"}
@@ -33,6 +36,13 @@ class Row:
     name: str
     settings: Mapping[str, Any]  #: of ``TrainSettings`` and ``FitSettings``, the suite's included.
     published: Mapping[str, Mapping[str, float]] = field(default_factory=dict)  #: backbone -> column -> figure.
+    stores: tuple[str, ...] = ()  #: labels of those that it is for; all if there is none.
+    fuse: tuple[str, ...] = ()  #: rows whose runs of the same store and seed are fused, in place of a training.
+    weights: str | None = None  #: of those, as for ``read_weights``.
+
+    def is_for(self, store: str) -> bool:
+        """Whether there is such a row on the store of that label."""
+        return not self.stores or store in self.stores
 
 
 @dataclass(frozen=True)
@@ -123,6 +133,7 @@ def read_suite(name: str) -> Suite:
     _check_values(path, "settings: ", shared)
     read = tuple(_read_row(path, row, shared, columns) for row in rows)
     names = [row.name for row in read]
+    _check_fused(path, read)
     baseline = document.get("baseline", names[0])
     if len(set(names)) < len(names) or baseline not in names:
         raise LongreelError(f"{path}: every row needs a name of its own, and the baseline must be one of them.")
@@ -157,12 +168,36 @@ def _read_row(path: Path, row: dict, shared: dict, columns: list[str]) -> Row:
         numbers = isinstance(figures, list) and all(type(figure) in (int, float) for figure in figures)
         if not numbers or not all(map(math.isfinite, figures)) or len(figures) != len(columns):
             raise LongreelError(f"{path}: row {name!r}: published {backbone} needs {len(columns)} figures, as columns.")
-    settings = {**shared, **{key: value for key, value in row.items() if key not in ROW_KEYS}}
+    own = {key: value for key, value in row.items() if key not in ROW_KEYS}
+    fuse, weights = _read_texts(path, row, "fuse", []), _read_text(path, row, "weights")
+    if own and fuse:
+        raise LongreelError(f"{path}: row {name!r} is fused of others, so {next(iter(own))} has no part in it.")
+    settings = {} if fuse else {**shared, **own}
     found = {
         backbone: {column: figure for column, figure in zip(columns, figures, strict=True) if figure >= 0}
         for backbone, figures in published.items()
     }
-    return Row(name, settings, found)
+    return Row(name, settings, found, tuple(_read_texts(path, row, "stores", [])), tuple(fuse), weights)
+
+
+def _check_fused(path: Path, rows: Collection[Row]) -> None:
+    """Refuse rows that are fused of what is not trained."""
+    trained = {row.name: row for row in rows if not row.fuse}
+    for row in rows:
+        for part in row.fuse:
+            if part not in trained:
+                error = unknown("row that is trained", part, trained)
+                raise type(error)(f"{path}: row {row.name!r}: {error}")
+            if trained[part].stores not in ((), row.stores):
+                raise LongreelError(
+                    f"{path}: row {row.name!r} is for other stores than its part {part!r}. Give both the same."
+                )
+        if row.fuse and len(set(row.fuse)) < max(2, len(row.fuse)):
+            raise LongreelError(f"{path}: row {row.name!r} must be fused of two or more rows, each named once.")
+        if row.weights is not None and not row.fuse:
+            raise LongreelError(f"{path}: row {row.name!r} has weights of nothing. Name rows with fuse.")
+        if row.fuse:
+            read_weights(row.weights, len(row.fuse))
 
 
 def _check_keys(path: Path, where: str, document: object, known: set[str]) -> None:

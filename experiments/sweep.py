@@ -126,7 +126,7 @@ def _check_extremes(sweep: Sweep, manifest: Manifest, store: FeatureStore) -> di
     _check_group(sweep, manifest, groups.members)
     for values in sweep.space.extremes():
         try:
-            check_choices(sweep.settings(values), counts, store.spec.dim)
+            check_choices(sweep.settings(values), counts, store.spec)
         except LongreelError as error:
             shown = ", ".join(f"{key} = {value}" for key, value in values.items())
             raise type(error)(f"{sweep.space.path}: with {shown}: {error}") from None

@@ -16,7 +16,7 @@ from .leaks import find_copies
 from .protocols import PROTOCOLS
 from .runs import read_config, read_document
 from .statistics import holm, interval_of, seed_spread, sign_flip_p
-from .suites import Suite, check_columns
+from .suites import Row, Suite, check_columns
 
 LEVEL = 0.95
 
@@ -71,7 +71,7 @@ def make_table(suite: Suite, outcomes: Sequence[Outcome], draws: Draws) -> dict:
         "selection": sorted({evaluation["selection"] for evaluation in evaluations}),
         "looks": max(evaluation["looks"] for evaluation in evaluations),
         "budget": "one training for each row, store and seed; nothing is tuned",
-        "training_seconds": sum(_training_seconds(done)),
+        "training_seconds": sum(_training_seconds([outcome for outcome in done if not outcome.run.parts])),
         "groups_rule": config["groups"]["rule"],
         "groups": sizes,
         "columns": columns,
@@ -119,7 +119,7 @@ def _count_leaks(store: str, outcomes: Sequence[Outcome]) -> int:
 
 
 def _spec_of(store: str, done: Sequence[Outcome]) -> dict | None:
-    folders = [outcome.run.folder for outcome in done if outcome.run.store == store]
+    folders = [outcome.run.folder for outcome in done if outcome.run.store == store and not outcome.run.parts]
     return read_config(folders[0])["spec"] if folders else None
 
 
@@ -131,11 +131,9 @@ def _store_rows(
     for outcome in outcomes:
         if outcome.fault is None:
             tables.setdefault(outcome.run.row, {})[outcome.run.seed] = draw_run(outcome.run.folder, draws)
-    found = [tables.get(row.name, {}) for row in suite.rows]
-    rows = [
-        _make_row(suite, row.name, store, outcomes, mine, columns, draws.seed)
-        for row, mine in zip(suite.rows, found, strict=True)
-    ]
+    there = [row for row in suite.rows if row.is_for(store)]
+    found = [tables.get(row.name, {}) for row in there]
+    rows = [_make_row(row, store, outcomes, mine, columns, draws.seed) for row, mine in zip(there, found, strict=True)]
     baseline = tables.get(suite.baseline, {})
     for row, mine in zip(rows, found, strict=True):
         if row["name"] != suite.baseline:
@@ -148,15 +146,14 @@ def _store_rows(
 
 
 def _make_row(
-    suite: Suite,
-    name: str,
+    row: Row,
     store: str,
     outcomes: Sequence[Outcome],
     tables: Mapping[int, np.ndarray],
     columns: Sequence[str],
     seed: int,
 ) -> dict:
-    mine = [outcome for outcome in outcomes if outcome.run.row == name]
+    mine = [outcome for outcome in outcomes if outcome.run.row == row.name]
     seconds, figures = _training_seconds([outcome for outcome in mine if outcome.fault is None]), {}
     for place, column in enumerate(columns):
         if tables:
@@ -165,11 +162,11 @@ def _make_row(
             interval = interval_of(stacked, seed, LEVEL)
             low, high = _number(interval.low), _number(interval.high)
             figures[column] = {"mean": _number(mean), "sd": _number(deviation), "low": low, "high": high}
-    row = next(row for row in suite.rows if row.name == name)
     return {
-        "name": name,
+        "name": row.name,
         "store": store,
         "settings": dict(row.settings),
+        "fused": list(row.fuse),
         "seeds": sorted(tables),
         "runs": [outcome.run.folder.name for outcome in mine],
         "faults": {outcome.run.seed: outcome.fault for outcome in mine if outcome.fault is not None},

@@ -5,7 +5,7 @@ Nothing is deleted and nothing is left out: what is done with a score is a rule 
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -206,7 +206,7 @@ def _describe(
     return {
         "version": 1,
         "manifest": manifest.digest,
-        "store": asdict(store.spec),
+        "store": store.spec.as_dict(),
         "clips": {name: len(found.clips) for name, found in looking.sets.items()},
         "with_features": {name: len(found.known().clips) for name, found in looking.sets.items()},
         "uncertainty": certainty.frozen,

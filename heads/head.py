@@ -5,6 +5,8 @@ from typing import Protocol
 
 from torch import Tensor, nn
 
+from ..layouts import Layout
+
 
 class Output(Protocol):
     """A head's last layer, which turns a clip's vector into one logit a class."""
@@ -37,6 +39,11 @@ class Head(Protocol):
 
     branches: int  #: how many aggregators stand side by side; 1 for most heads.
     trainable: bool  #: false for a head that remembers the training clips in place of learning from them.
+
+    @property
+    def layout(self) -> Layout | None:
+        """Of the skeletons that it takes, which it normalises itself; most heads take none."""
+        ...
 
     @property
     def output(self) -> Output: ...

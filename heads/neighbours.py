@@ -34,6 +34,7 @@ class Neighbours(nn.Module):
     """
 
     branches = 1
+    layout = None
     trainable = False
     clips: Tensor
     targets: Tensor

@@ -29,6 +29,7 @@ class Nonlinear(nn.Module):
     """
 
     branches = 1
+    layout = None
     trainable = True
 
     def __init__(self, dim: int, classes: int, *, hidden: int = 2048, dropout: float = 0.5) -> None:

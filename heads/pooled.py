@@ -5,6 +5,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from ..layouts import Layout
 from .head import Output
 from .views import masked_mean
 
@@ -42,6 +43,7 @@ class Pooled(nn.Module):
         - output: ``(B, C)`` logits.
     """
 
+    layout: Layout | None = None
     trainable = True
 
     def __init__(self, aggregator: Aggregator, classifier: Classifier) -> None:

@@ -3,12 +3,15 @@
 import torch
 from torch import Tensor, nn
 
+from ..layouts import Layout
 from .head import Head, Output
 from .neighbours import Neighbours
 
 
 class Standardised(nn.Module):
     """A head whose input is shifted and scaled by the statistics of the training rows.
+
+    A head of skeletons gets its rows as they are.
 
     Shape:
         - mean, deviation: ``(D,)``; saved with the head, not trained.
@@ -24,6 +27,10 @@ class Standardised(nn.Module):
         self.branches = head.branches
         self.register_buffer("mean", mean)
         self.register_buffer("deviation", deviation)
+
+    @property
+    def layout(self) -> Layout | None:
+        return self.head.layout
 
     @property
     def trainable(self) -> bool:
@@ -63,6 +70,8 @@ class Standardised(nn.Module):
         self.head.remember(clips, targets)
 
     def _standardise(self, rows: Tensor) -> Tensor:
+        if self.layout is not None:  # joints must keep their units, and all their digits until they are centred
+            return rows.float()
         rows = (rows - self.mean) / self.deviation
         if torch.is_autocast_enabled(rows.device.type):  # once, and not for each product that they go into
             return rows.to(torch.get_autocast_dtype(rows.device.type))

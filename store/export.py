@@ -10,7 +10,6 @@ import shutil
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 import h5py
@@ -38,8 +37,8 @@ def export_store(folder: Path, out: Path, format: str = "h5") -> int:
 
     Args:
         folder: The store.
-        out: For ``h5`` a file: ``features`` ``(N, D)`` float16 and ``seconds`` ``(N,)`` float64, all clips behind one
-            another; ``offsets`` ``(clips + 1,)``: clip ``i`` has the rows from ``offsets[i]`` up to
+        out: For ``h5`` a file: ``features`` ``(N, D)`` in the spec's dtype and ``seconds`` ``(N,)`` float64, all clips
+            behind one another; ``offsets`` ``(clips + 1,)``: clip ``i`` has the rows from ``offsets[i]`` up to
             ``offsets[i + 1]``; ``ids`` as bytes of one length; the spec and the store's digest as attributes.
             For ``npy`` a folder: in ``clips`` a file ``(T, D)`` a clip, ``index.csv`` with each clip's id, file and
             rows, ``seconds.npy`` ``(N,)`` in the order of the index, and ``spec.json``.
@@ -100,7 +99,7 @@ def _fold(clip_id: str) -> str:
 
 
 def _bytes_needed(store: FeatureStore) -> int:
-    return sum(int(shard.columns["offsets"][-1]) * (2 * store.spec.dim + 8) for shard in store.shards)
+    return sum(int(shard.columns["offsets"][-1]) * (store.spec.row_bytes + 8) for shard in store.shards)
 
 
 def _write_h5(store: FeatureStore, path: Path) -> None:
@@ -115,9 +114,10 @@ def _write_h5(store: FeatureStore, path: Path) -> None:
     }
     rows, dim = int(offsets[-1]), store.spec.dim
     with open(path, "wb") as file:
-        os.posix_fallocate(file.fileno(), 0, 2 * rows * dim + sum(column.nbytes for column in columns.values()) + 65536)
+        size = rows * store.spec.row_bytes + sum(column.nbytes for column in columns.values())
+        os.posix_fallocate(file.fileno(), 0, size + 65536)
     shapes = {name: (column.shape, column.dtype) for name, column in columns.items()}
-    places = _lay_out(path, shapes | {"features": ((rows, dim), np.dtype("<f2"))}, store)
+    places = _lay_out(path, shapes | {"features": ((rows, dim), store.spec.row_type)}, store)
     descriptor = os.open(path, os.O_WRONLY)
     try:
         os.posix_fallocate(descriptor, 0, os.fstat(descriptor).st_size)
@@ -139,7 +139,7 @@ def _lay_out(path: Path, shapes: dict[str, tuple[tuple[int, ...], np.dtype]], st
     early.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
     early.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
     with h5py.File(path, "w") as file:
-        for key, value in asdict(store.spec).items():
+        for key, value in store.spec.as_dict().items():
             file.attrs[key] = np.bytes_(value.encode()) if isinstance(value, str) else value
         file.attrs["digest"] = np.bytes_(store.digest().encode())
         datasets = {
@@ -160,7 +160,7 @@ def _write_npy(store: FeatureStore, folder: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         np.save(path, _read_features(store, clip_id), allow_pickle=False)
     np.save(folder / "seconds.npy", np.concatenate(times), allow_pickle=False)
-    (folder / "spec.json").write_text(json.dumps(asdict(store.spec) | {"digest": store.digest()}, indent=2) + "\n")
+    (folder / "spec.json").write_text(json.dumps(store.spec.as_dict() | {"digest": store.digest()}, indent=2) + "\n")
     with open(folder / "index.csv", "w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["id", "file", "rows"])
@@ -169,7 +169,7 @@ def _write_npy(store: FeatureStore, folder: Path) -> None:
         sync(path)
 
 
-def _read_features(store: FeatureStore, clip_id: str) -> NDArray[np.float16]:
+def _read_features(store: FeatureStore, clip_id: str) -> NDArray[np.floating]:
     """One clip's rows ``(T, D)``, as they were written or not at all."""
     return store.read([clip_id])[0]
 

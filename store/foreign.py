@@ -30,6 +30,12 @@ BATCH = 1000  #: datasets named in one message.
 FILTERS = {h5z.FILTER_DEFLATE, h5z.FILTER_SHUFFLE, h5z.FILTER_FLETCHER32, h5z.FILTER_LZF}
 LINKS = {h5l.TYPE_SOFT: "a soft link", h5l.TYPE_EXTERNAL: "an external link"}
 FLOATS = (h5t.IEEE_F16LE, h5t.IEEE_F16BE, h5t.IEEE_F32LE, h5t.IEEE_F32BE, h5t.IEEE_F64LE, h5t.IEEE_F64BE)
+#: what is asked for -> whether a type is of that kind, and its words.
+KINDS = {
+    "float": (lambda kind: any(kind.equal(known) for known in FLOATS), "float16, float32 or float64"),
+    "integer": (lambda kind: kind.get_class() == h5t.INTEGER, "whole numbers"),
+    "text": (lambda kind: kind.get_class() == h5t.STRING, "text"),
+}
 
 
 class Refused(Exception):
@@ -72,7 +78,7 @@ def _check_link(link: bytes, kind: int, name: str) -> None:
         raise Refused(f"{name!r} has a name that HDF5 takes for another")
 
 
-def _describe(dataset: h5d.DatasetID, name: str) -> dict:
+def _describe(dataset: h5d.DatasetID, name: str, wanted: str = "float") -> dict:
     # In this order: asking a virtual dataset for its shape opens the files that it names.
     _check_storage(dataset, name)
     kind, shape = dataset.get_type(), _shape(dataset)
@@ -82,7 +88,7 @@ def _describe(dataset: h5d.DatasetID, name: str) -> dict:
     stored, whole = dataset.get_storage_size(), _file_size(dataset)
     if size > MAX_DECLARED or stored > whole or (size > HARMLESS and size > MAX_RATIO * stored):
         raise Refused(f"{name!r} declares {size} bytes, {min(stored, whole)} are stored")
-    return {"name": name, "shape": shape, "size": size, "problem": _problem(dataset, kind, shape, stored)}
+    return {"name": name, "shape": shape, "size": size, "problem": _problem(dataset, kind, shape, stored, wanted)}
 
 
 def _file_size(dataset: h5d.DatasetID) -> int:
@@ -108,11 +114,11 @@ def _check_storage(dataset: h5d.DatasetID, name: str) -> None:
             raise Refused(f"{name!r} has chunks of more than {MAX_CHUNK >> 20} MiB")
 
 
-def _problem(dataset: h5d.DatasetID, kind: h5t.TypeID, shape: tuple[int, ...], stored: int) -> str | None:
-    """Why the dataset gives no array of floats; what was never written would read as zeros."""
-    if not any(kind.equal(known) for known in FLOATS):
+def _problem(dataset: h5d.DatasetID, kind: h5t.TypeID, shape: tuple[int, ...], stored: int, wanted: str) -> str | None:
+    """Why the dataset gives no array of the kind; what was never written would read as zeros."""
+    if not KINDS[wanted][0](kind):
         what = type(kind).__name__.removeprefix("Type").removesuffix("ID").lower()
-        return f"holds {what}, not float16, float32 or float64"
+        return f"holds {what}, not {KINDS[wanted][1]}"
     if stored == 0 and math.prod(shape) and shape:
         return "was declared but never written"
     layout = dataset.get_create_plist()
@@ -123,24 +129,35 @@ def _problem(dataset: h5d.DatasetID, kind: h5t.TypeID, shape: tuple[int, ...], s
     return None
 
 
-def read_dataset(root: h5g.GroupID, name: str, most: int) -> np.ndarray:
-    """All values of a dataset, in the kind of float that the file has.
+def read_dataset(root: h5g.GroupID, name: str, most: int, wanted: str = "float") -> np.ndarray:
+    """All values of a dataset, in the type that the file has; texts as objects.
 
     Raises:
         Refused: When it is not plainly within this file.
-        Unusable: When it holds no floats, is not whole, or has more than ``most`` bytes.
+        Unusable: When it holds nothing of the kind, is not whole, or has more than ``most`` bytes.
     """
     at = root
     for part in name.encode("utf-8", "surrogateescape").split(b"/"):
         _check_link(part, at.links.get_info(part).type, name)
         at = h5o.open(at, part)
-    facts = _describe(at, name)
+    facts = _describe(at, name, wanted)
     if facts["problem"] or facts["size"] > most:
         raise Unusable(facts["problem"] or f"has {facts['size']} bytes, more than {most >> 20} MiB a clip")
     values = np.empty(facts["shape"], at.dtype)
     if values.size:
         at.read(h5s.ALL, h5s.ALL, values)
     return values
+
+
+def read_texts(root: h5g.GroupID, name: str, most: int) -> list[str]:
+    """All texts of a dataset ``(N,)``; raises as ``read_dataset`` does. What is not UTF-8 in them is replaced."""
+    values = read_dataset(root, name, most, "text")
+    if values.ndim != 1:
+        raise Unusable(f"has the shape {values.shape}; expected (N,)")
+    texts = [bytes(value or b"") for value in values.tolist()]
+    if sum(map(len, texts)) > most:
+        raise Unusable(f"has more than {most} bytes of text")
+    return [text.decode(errors="replace") for text in texts]
 
 
 def open_alone(path: str) -> h5g.GroupID:
@@ -160,13 +177,15 @@ def open_alone(path: str) -> h5g.GroupID:
 
 
 def answer(connection: Connection, task: dict) -> bool:
-    """Answer ``list`` with the datasets in groups, ``read`` with an array; the file is opened at the first task."""
+    """Answer ``list`` with the datasets in groups, ``read`` with an array or texts; the first task opens the file."""
     try:
         root = _root()
         if task["kind"] == "list":
             _send_list(connection, root)
+        elif task["wanted"] == "text":
+            send_message(connection, kind="texts", texts=read_texts(root, task["name"], task["most"]))
         else:
-            values = read_dataset(root, task["name"], task["most"])
+            values = read_dataset(root, task["name"], task["most"], task["wanted"])
             send_message(connection, kind="array", shape=values.shape, dtype=values.dtype.str)
             connection.send_bytes(values.reshape(-1).data.cast("B") if values.size else b"")
     except Refused as refused:

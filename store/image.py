@@ -19,6 +19,7 @@ from .shard import COLUMNS, FORMAT, VERSION, read_shard, shard_hash
 #: Features begin at a page: rows that straddle cache lines and pages are read a fifth slower.
 PAGE = 4096
 ALIGNED_FROM = 32 << 10  #: bytes; what is smaller lies densely.
+HDF5_ROWS = {"float16": h5py.h5t.IEEE_F16LE, "float32": h5py.h5t.IEEE_F32LE}
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class ShardImage:
     """The bytes of a shard in the order of the file; the features of the clips are not copied."""
 
     head: bytes
-    features: list[NDArray[np.float16]]
+    features: list[NDArray[np.floating]]
     tail: bytes
 
     @property
@@ -46,7 +47,7 @@ class ShardImage:
 
 def build_shard(spec: Spec, entries: dict[str, Entry], provenance: str) -> ShardImage:
     """The HDF5 file that holds these clips, by clip id."""
-    features = [np.ascontiguousarray(entry.clip.features, dtype="<f2") for entry in entries.values()]
+    features = [np.ascontiguousarray(entry.clip.features, dtype=spec.row_type) for entry in entries.values()]
     origins = [entry.origin for entry in entries.values()]
     values = {
         "seconds": np.concatenate([entry.clip.seconds for entry in entries.values()]),
@@ -69,7 +70,7 @@ def build_shard(spec: Spec, entries: dict[str, Entry], provenance: str) -> Shard
         file.create_dataset("ids", data=np.array([clip_id.encode() for clip_id in entries], dtype="S"))
         for name, value in values.items():
             file.create_dataset(name, data=np.asarray(value, dtype=COLUMNS[name][0]))
-        offset = _reserve_features(file, (int(values["offsets"][-1]), spec.dim))
+        offset = _reserve_features(file, (int(values["offsets"][-1]), spec.dim), spec.dtype)
         file.flush()
         size = file.id.get_filesize()
     end = offset + sum(rows.nbytes for rows in features)
@@ -82,14 +83,14 @@ def _as_rows(digests: Iterable[bytes]) -> NDArray[np.uint8]:
     return np.frombuffer(b"".join(digests), np.uint8).reshape(-1, 32)
 
 
-def _reserve_features(file: h5py.File, shape: tuple[int, int]) -> int:
+def _reserve_features(file: h5py.File, shape: tuple[int, int], dtype: str) -> int:
     """Give ``features`` their place in the file without writing them; the byte at which they begin."""
     layout = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
     layout.set_layout(h5py.h5d.CONTIGUOUS)
     layout.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
     layout.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
     space = h5py.h5s.create_simple(shape)
-    return h5py.h5d.create(file.id, b"features", h5py.h5t.IEEE_F16LE, space, layout).get_offset()
+    return h5py.h5d.create(file.id, b"features", HDF5_ROWS[dtype], space, layout).get_offset()
 
 
 def write_image(path: Path, image: ShardImage) -> str:
@@ -126,5 +127,6 @@ def check_image(path: Path, image: ShardImage, entries: dict[str, Entry]) -> Non
     if not whole:
         raise StoreDamaged(f"{path}: reads back otherwise than written. Check the disk.")
     for index, (clip_id, features) in enumerate(zip(entries, image.features, strict=True)):
-        if not np.array_equal(shard.clip(index).features.view("<u2"), features.view("<u2")):
+        bits = f"<u{features.itemsize}"  # as numbers, NaN would differ from itself
+        if not np.array_equal(shard.clip(index).features.view(bits), features.view(bits)):
             raise StoreDamaged(f"{path}: {clip_id!r} reads back otherwise than written. Check the disk.")

@@ -3,7 +3,6 @@
 import resource
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -94,11 +93,11 @@ class FeatureStore:
         places = self._places.values() if clip_ids is None else [self._places[clip_id] for clip_id in clip_ids]
         return combine_digests(shard.digest(index) for shard, index in places)
 
-    def read(self, clip_ids: Sequence[str]) -> tuple[NDArray[np.float16], NDArray[np.int64]]:
+    def read(self, clip_ids: Sequence[str]) -> tuple[NDArray[np.floating], NDArray[np.int64]]:
         """All rows of the given clips in one array, checked against their digests.
 
         Returns:
-            Features ``(frames, D)`` float16 and offsets ``(clips + 1,)``: clip ``i`` has the rows from
+            Features ``(frames, D)`` in the spec's dtype and offsets ``(clips + 1,)``: clip ``i`` has the rows from
             ``offsets[i]`` up to ``offsets[i + 1]``.
 
         Raises:
@@ -107,7 +106,7 @@ class FeatureStore:
         places = [self._places[clip_id] for clip_id in clip_ids]
         lengths = [int(np.diff(shard.columns["offsets"][index : index + 2])[0]) for shard, index in places]
         offsets = np.cumsum([0, *lengths])
-        features = np.empty((offsets[-1], self.spec.dim), dtype=np.float16)
+        features = np.empty((offsets[-1], self.spec.dim), dtype=self.spec.row_type)
         for place, (clip_id, (shard, index)) in enumerate(zip(clip_ids, places, strict=True)):
             clip = self._clip(shard, index)
             if clip.digest(clip_id) != shard.digest(index):
@@ -127,7 +126,7 @@ def describe_store(folder: Path) -> dict:
     origins = [store.origin(clip_id) for clip_id in store]
     failures = store.failures()
     return {
-        "spec": asdict(store.spec),
+        "spec": store.spec.as_dict(),
         "clips": len(store),
         "frames": sum(len(store[clip_id].seconds) for clip_id in store),
         "shards": len(store.shards),

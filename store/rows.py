@@ -22,18 +22,18 @@ class RowReader:
         self._store = store
         self._first = bounds[:, 0]
         self._shards = [shard for shard, _ in places]
-        self._dim = store.spec.dim
+        self._spec = store.spec
         self.lengths: NDArray[np.int64] = bounds[:, 1] - bounds[:, 0]  #: ``(clips,)``, each clip's rows.
 
-    def read(self, clips: NDArray[np.int64], rows: NDArray[np.int64]) -> NDArray[np.float16]:
-        """Row ``rows[b, t]`` of clip ``clips[b]``: ``(B,)``, ``(B, T)`` -> ``(B, T, D)`` float16.
+    def read(self, clips: NDArray[np.int64], rows: NDArray[np.int64]) -> NDArray[np.floating]:
+        """Row ``rows[b, t]`` of clip ``clips[b]``: ``(B,)``, ``(B, T)`` -> ``(B, T, D)`` in the spec's dtype.
 
         Raises:
             IndexError: When a clip has no such row.
         """
         if (rows < 0).any() or (rows >= self.lengths[clips, None]).any():
             raise IndexError("a row lies outside its clip")
-        out = np.empty((*rows.shape, self._dim), dtype=np.float16)
+        out = np.empty((*rows.shape, self._spec.dim), dtype=self._spec.row_type)
         wanted = self._first[clips, None] + rows
         for place, clip in enumerate(clips.tolist()):
             features = np.asarray(self._store.map_features(self._shards[clip]))  # a plain array is faster
@@ -49,7 +49,7 @@ class RowReader:
         if not hasattr(os, "posix_fadvise"):
             return
         for clip in clips.tolist():
-            shard, row_bytes = self._shards[clip], 2 * self._dim
+            shard, row_bytes = self._shards[clip], self._spec.row_bytes
             file = os.open(shard.path, os.O_RDONLY)
             try:
                 begin = shard.data_offset + int(self._first[clip]) * row_bytes

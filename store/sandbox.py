@@ -68,23 +68,30 @@ class ForeignFile:
             self._reader.end()
             self._reader = None
 
-    def read(self, name: str, most: int) -> NDArray[Any]:
-        """The values of one dataset, of at most ``most`` bytes.
+    def read(self, name: str, most: int, wanted: str = "float") -> NDArray[Any]:
+        """The values of one dataset, of at most ``most`` bytes; ``wanted`` is ``float`` or ``integer``.
 
         Raises:
             DatasetUnreadable: When they cannot be read; a reader that crashed or hangs is replaced.
         """
+        message, content = self._read(name, most, wanted)
+        return np.frombuffer(content, message["dtype"]).reshape(message["shape"])
+
+    def read_texts(self, name: str, most: int) -> list[str]:
+        """The texts of one dataset ``(N,)``, of at most ``most`` bytes; raises as ``read`` does."""
+        return self._read(name, most, "text")[0]["texts"]
+
+    def _read(self, name: str, most: int, wanted: str) -> tuple[dict, bytes]:
         with self._lock:
             try:
-                message = self._ask(kind="read", name=name, most=most)
-                if message["kind"] != "array":
+                message = self._ask(kind="read", name=name, most=most, wanted=wanted)
+                if message["kind"] not in ("array", "texts"):
                     raise DatasetUnreadable(message["reason"])
-                content = self._receive()
+                return message, self._receive() if message["kind"] == "array" else b""
             except Lost as lost:
                 reason = self._describe(lost)
                 self.close()
                 raise DatasetUnreadable(reason) from None
-        return np.frombuffer(content, message["dtype"]).reshape(message["shape"])
 
     def _list(self) -> list[ForeignDataset]:
         found = []

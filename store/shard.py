@@ -22,9 +22,9 @@ NAME = re.compile(r"(\d{6,})-([0-9a-f]{32})\.h5")
 ASIDE = re.compile(rf"damaged-({NAME.pattern})(\.\d+)?")
 #: attribute -> kind of its type. Nothing has a variable length: HDF5 can crash on a flipped bit of such a pointer.
 ATTRIBUTES = {"format": "S", "version": "i", "spec": "S"}
-#: dataset -> (dtype, shape behind the first axis); ``D`` stands for the feature width.
+#: dataset -> (dtype, shape behind the first axis); ``D`` stands for the feature width, and the spec says which float.
 COLUMNS = {
-    "features": ("<f2", ("D",)),
+    "features": ("float", ("D",)),
     "seconds": ("<f8", ()),
     "offsets": ("<i8", ()),
     "digest": ("|u1", (32,)),
@@ -51,10 +51,11 @@ class Shard:
 
     @cached_property
     def features(self) -> np.memmap:
-        """All rows of the shard, ``(frames, D)`` float16, read-only, nothing read yet."""
+        """All rows of the shard, ``(frames, D)`` in the spec's dtype, read-only, nothing read yet."""
         rows = int(self.columns["offsets"][-1])
         with _naming_damage(self.path):
-            return np.memmap(self.path, dtype="<f2", mode="r", offset=self.data_offset, shape=(rows, self.spec.dim))
+            shape = (rows, self.spec.dim)
+            return np.memmap(self.path, dtype=self.spec.row_type, mode="r", offset=self.data_offset, shape=shape)
 
     def clip(self, index: int) -> ClipFeatures:
         """The features and times of one clip."""
@@ -165,7 +166,10 @@ def read_shard(path: Path, sequence: int | None = None) -> Shard:
             raise ValueError("features do not lie within the file")
         for name, (dtype, tail) in COLUMNS.items():
             wanted = tuple(spec.dim if axis == "D" else axis for axis in tail)
-            if datasets[name].dtype != dtype or datasets[name].shape[1:] != wanted:
+            if (
+                datasets[name].dtype != (spec.row_type if name == "features" else dtype)
+                or datasets[name].shape[1:] != wanted
+            ):
                 raise ValueError(f"{name} is {datasets[name].shape} of {datasets[name].dtype}")
         _check_lengths(ids, columns, datasets["features"])
         number = sequence_of(path) if sequence is None else sequence

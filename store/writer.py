@@ -84,7 +84,7 @@ class ShardWriter:
         ``digest`` is ``clip.digest(clip_id)``, for a caller that has computed it in a thread.
 
         Raises:
-            ValueError: When the id is empty or holds a NUL, or the features are not of the store's width.
+            ValueError: When the id is empty or holds a NUL, or the features are not of the store's width and dtype.
             EnvironmentFault: When a shard cannot be written; no half-written one is ever visible.
             StoreMismatch: When another process has begun to write other features into the folder.
         """
@@ -92,6 +92,8 @@ class ShardWriter:
             raise ValueError(f"{clip_id!r} is no clip id: it must not be empty or hold a NUL")
         if clip.features.shape[1] != self.spec.dim:
             raise ValueError(f"{clip_id}: features are {clip.features.shape[1]} wide, the store holds {self.spec.dim}")
+        if clip.features.dtype != self.spec.row_type:
+            raise ValueError(f"{clip_id}: features are {clip.features.dtype}, the store holds {self.spec.dtype}")
         if not self._entries:
             self._begun = time.monotonic()
         self._entries[clip_id] = Entry(clip, origin, digest or clip.digest(clip_id))

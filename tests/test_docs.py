@@ -6,14 +6,14 @@ from pathlib import Path
 import pytest
 import typer.main
 
-from longreel.balance import ADJUSTMENTS, CURRICULA, LOSSES, METHODS, MIXERS, SAMPLERS, TRUSTS
+from longreel.balance import ADJUSTMENTS, CURRICULA, LOSSES, METHODS, MIXERS, SAMPLERS, SKELETON_MIXERS, TRUSTS
 from longreel.balance.counts import RULES
 from longreel.cli import app, generate_app, protocol_app, store_app
 from longreel.experiments.protocols import PROTOCOLS
 from longreel.experiments.suites import suite_names
 from longreel.extract import BACKBONES
 from longreel.generate.recipes import RECIPES
-from longreel.heads import HEADS
+from longreel.heads import HEADS, SKELETON_HEADS
 
 ROOT = Path(__file__).parent.parent
 GUIDE = (ROOT / "docs" / "cli.md").read_text()
@@ -32,7 +32,18 @@ def test_every_command_has_a_section_and_an_example(name):
 @pytest.mark.parametrize(
     "choice",
     [
-        *(*HEADS, *METHODS, *LOSSES, *SAMPLERS, *MIXERS, *ADJUSTMENTS, *CURRICULA, *TRUSTS),
+        *(
+            *HEADS,
+            *SKELETON_HEADS,
+            *METHODS,
+            *LOSSES,
+            *SAMPLERS,
+            *MIXERS,
+            *SKELETON_MIXERS,
+            *ADJUSTMENTS,
+            *CURRICULA,
+            *TRUSTS,
+        ),
         *(*PROTOCOLS, *suite_names(), *RULES, *BACKBONES, *RECIPES),
     ],
 )

@@ -56,7 +56,7 @@ def test_the_configuration_has_every_value_resolved(made, tmp_path, monkeypatch)
     del fit["checkpoint_seconds"]  # has no part in the result
     assert fit.items() <= config["fit"].items()
     assert config["threads"] == 1
-    assert config["spec"] == dataclasses.asdict(FeatureStore(made.store).spec)
+    assert config["spec"] == FeatureStore(made.store).spec.as_dict()
     assert len(config["manifest_digest"]) == len(config["store_digest"]) == 64
 
 

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 import torch
 from small_runs import contents, settings_of, stop_at
-from test_fit import COUNTS, bits, make_clips, make_head, run_fit
+from test_fit import COUNTS, ORDINARY, bits, make_clips, make_head, run_fit
 from torch import Tensor
 
 from longreel.balance import METHODS, Method, Stage
@@ -78,7 +78,7 @@ def test_a_new_output_is_trained_alone_from_the_chosen_epoch_on(tmp_path):
     assert progress.best_epoch in (7, 8)  # the epoch is chosen among those of the last stage
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", ORDINARY)
 @pytest.mark.parametrize("stop", range(2, 9))
 def test_a_method_resumes_in_the_same_bits_from_any_epoch(name, stop, tmp_path):
     val = make_clips(2, noise=1.5)

@@ -1,0 +1,274 @@
+"""Joints from HDF5, from pickles and from .npy files come back number by number; hostile pickles run nothing."""
+
+import json
+import os
+import pickle
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import typer
+from small_recordings import draw_joints, write_hdf5
+from typer.testing import CliRunner
+
+from longreel.commands.skeletons import import_skeletons as command
+from longreel.errors import ForeignRefused, LongreelError, StoreMismatch
+from longreel.extract.skeletons import import_skeletons, open_skeletons
+from longreel.layouts import LAYOUTS
+from longreel.manifest import read_manifest
+from longreel.store import FeatureStore, verify_store
+
+UCLA = Path(__file__).parent.parent.parent / "shared" / "data" / "skeleton" / "nw_ucla.h5"
+app = typer.Typer()
+app.command("import-skeletons")(command)
+app.callback()(lambda: None)  # otherwise the only command has no name
+
+
+def invoke(*words: object):
+    return CliRunner().invoke(app, [str(word) for word in words])
+
+
+def ntu(count: int = 12) -> dict:
+    """A small file of PYSKL's form."""
+    names = [f"S{1 + n % 3:03}C{1 + n % 2:03}P{1 + n:03}R001A{1 + n % 3:03}" for n in range(count)]
+    annotations = [
+        {"frame_dir": name, "label": n % 3, "keypoint": draw_joints(1 + n % 2, 3 + n, 25, 3, n), "total_frames": 3 + n}
+        for n, name in enumerate(names)
+    ]
+    split = {"xsub_train": names[:8], "xsub_val": names[8:], "xview_train": names[::2], "xview_val": names[1::2]}
+    return {"split": split, "annotations": annotations}
+
+
+def dump(path: Path, document: object, protocol: int = 4) -> Path:
+    path.write_bytes(pickle.dumps(document, protocol))
+    return path
+
+
+def naive_rows(clip: np.ndarray, bodies: int) -> list[list[float]]:
+    """``(M, T, V, C)`` -> rows in the order bodies, joints, coordinates, by plain loops."""
+    rows = []
+    for frame in range(clip.shape[1]):
+        row: list[float] = []
+        for body in range(bodies):
+            there = clip[body, frame] if body < len(clip) else np.zeros(clip.shape[2:])
+            row += [float(number) for joint in there for number in joint]
+        rows.append(row)
+    return rows
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_pyskls_pickles_come_back_number_by_number(tmp_path, protocol):
+    document = ntu()
+    path = dump(tmp_path / "ntu.pkl", document, protocol)
+    done = invoke("import-skeletons", path, tmp_path / "s", "--manifest", tmp_path / "c.csv", "--split", "xsub")
+    assert done.exit_code == 0, done.output
+    store = FeatureStore(tmp_path / "s")
+    assert (store.spec.dtype, store.spec.dim, store.spec.backbone) == ("float32", 2 * 25 * 3, "skeleton ntu25")
+    assert json.loads(store.spec.layout) == json.loads(json.dumps(asdict(LAYOUTS["ntu25"])))
+    for entry in document["annotations"]:
+        found = store[entry["frame_dir"]]
+        assert found.features.tolist() == naive_rows(entry["keypoint"], 2)
+        assert found.seconds.tolist() == list(range(entry["total_frames"]))
+    clips = {clip.clip_id: clip for clip in read_manifest(tmp_path / "c.csv").clips}
+    assert {name: clip.split for name, clip in clips.items()} == {
+        **dict.fromkeys(document["split"]["xsub_train"], "train"),
+        **dict.fromkeys(document["split"]["xsub_val"], "test"),
+    }
+    clip = clips["S002C002P002R001A002"]
+    assert (clip.labels, clip.extra) == (("1",), {"setup": "2", "view": "2", "subject": "2", "trial": "1"})
+
+
+def test_another_split_of_the_same_store_is_only_another_manifest(tmp_path):
+    path = dump(tmp_path / "ntu.pkl", ntu())
+    for split, trained in (("xsub", 8), ("xview", 6), ("xsub-lt", 8)):
+        out = tmp_path / f"{split}.csv"
+        done = invoke("import-skeletons", path, tmp_path / "s", "--manifest", out, "--split", split, "--json")
+        document = json.loads(done.stdout)
+        assert document["made"]["clips"]["train"] == trained
+        assert document["already" if split != "xsub" else "written"] == 12
+    refused = invoke("import-skeletons", path, tmp_path / "s", "--manifest", tmp_path / "n.csv")
+    assert isinstance(refused.exception, LongreelError)
+    assert "Give one with --split" in str(refused.exception)
+
+
+def test_poses_with_scores_have_them_as_the_third_number(tmp_path):
+    entries = [
+        {
+            "frame_dir": f"k{n}",
+            "label": n,
+            "keypoint": draw_joints(3, 4, 17, 2, n).astype(np.float16),
+            "total_frames": 4,
+            "keypoint_score": np.random.default_rng(n).random((3, 4, 17)).astype(np.float16),
+            "img_shape": (240, 320),
+        }
+        for n in range(3)
+    ]  # fmt: skip
+    document = {"split": {"train": ["k0", "k1", "k2"], "val": ["k2"]}, "annotations": entries}
+    with open_skeletons(dump(tmp_path / "k400.pkl", document)) as found:
+        assert (found.layout.name, found.bodies, found.usual) == ("coco17", 2, "official")
+        assert found.notes == ["3 clips have more than 2 bodies: the first 2 are taken"]
+        import_skeletons(found, tmp_path / "s")
+    for entry in entries:
+        whole = np.concatenate([entry["keypoint"], entry["keypoint_score"][..., None]], axis=-1)
+        assert FeatureStore(tmp_path / "s")[entry["frame_dir"]].features.tolist() == naive_rows(whole, 2)
+
+
+def test_a_clip_that_cannot_be_used_stands_in_the_ledger_and_stops_nothing(tmp_path):
+    document = ntu(6)
+    document["split"] = {"xsub_train": [entry["frame_dir"] for entry in document["annotations"]]}
+    bad = document["annotations"]
+    bad[0]["keypoint"][0, 0, 0, 0] = np.nan
+    bad[1]["total_frames"] = 99
+    bad[2]["keypoint"] = draw_joints(1, 5, 24, 3)
+    bad[3]["keypoint"] = "none"
+    path = dump(tmp_path / "ntu.pkl", document)
+    done = invoke("import-skeletons", path, tmp_path / "s", "--manifest", tmp_path / "c.csv", "--layout", "ntu25")
+    assert done.exit_code == 3
+    reasons = [failure.reason for failure in FeatureStore(tmp_path / "s").failures().values()]
+    assert sorted(reason[:20] for reason in reasons) == sorted(
+        ["has numbers that are", "has 4 frames, 'total", "has the shape (5, 1,", "has no 'keypoint' of"]
+    )
+    bad[0]["keypoint"][0, 0, 0, 0] = 1.0
+    assert invoke("import-skeletons", dump(path, document), tmp_path / "s", "--manifest", tmp_path / "c.csv",
+                  "--layout", "ntu25").exit_code == 3  # fmt: skip
+    assert len(FeatureStore(tmp_path / "s")) == 3
+
+
+WRONG = {
+    "is not PYSKL's form": [{}, [], {"annotations": {}}, {"annotations": []}, 3],
+    "no dict with a text 'frame_dir'": [{"annotations": [{"frame_dir": 3}]}, {"annotations": [[]]}],
+    "stands there twice": [{"annotations": [{"frame_dir": "a"}, {"frame_dir": "a"}]}],
+    "none of its 1 clips has a 'keypoint'": [{"annotations": [{"frame_dir": "a", "label": 0}]}],
+}
+
+
+@pytest.mark.parametrize(("words", "document"), [(key, each) for key, all_ in WRONG.items() for each in all_])
+def test_a_pickle_of_another_form_is_refused_in_words(tmp_path, words, document):
+    with pytest.raises(ForeignRefused, match=words), open_skeletons(dump(tmp_path / "x.pkl", document)):
+        pytest.fail("it was read")
+
+
+@pytest.mark.parametrize("label", [-1, "0", None, 1.5, 10**9])
+def test_a_label_that_is_no_class_is_refused(tmp_path, label):
+    document = ntu(3)
+    document["annotations"][1]["label"] = label
+    with pytest.raises(ForeignRefused, match="has no whole number from 0 as 'label'"):
+        open_skeletons(dump(tmp_path / "x.pkl", document)).__enter__()
+
+
+def test_a_split_that_names_no_clip_is_refused(tmp_path):
+    document = ntu(3) | {"split": {"xsub_train": ["nobody"]}}
+    with pytest.raises(ForeignRefused, match="names 'nobody', which is no clip"):
+        open_skeletons(dump(tmp_path / "x.pkl", document)).__enter__()
+
+
+@pytest.mark.parametrize("given", [True, False])
+def test_npy_files_with_a_table_and_a_layout_are_imported(tmp_path, given):
+    folder = tmp_path / "poses"
+    (folder / "sub").mkdir(parents=True)
+    layout = asdict(LAYOUTS["kinect20"]) | {"name": "five", "joints": list("abcde"), "parents": [0, 0, 0, 1, 1],
+        "flip": list(range(5)), "upper": [0, 1], "lower": [2, 3, 4], "skip": None, "centre": 0, "spine": 0}  # fmt: skip
+    (tmp_path / "five.json" if given else folder / "layout.json").write_text(json.dumps(layout))
+    first, second = draw_joints(2, 6, 5, 3, 1).transpose(1, 0, 2, 3), draw_joints(1, 4, 5, 3, 2)[0].astype(np.float64)
+    np.save(folder / "sub" / "a.npy", first)
+    np.save(folder / "b.npy", second)
+    (folder / "clips.csv").write_text("path,label,split,subject\nsub/a.npy,x,train,7\nb.npy,x,val,8\n")
+    more = ["--layout", tmp_path / "five.json"] if given else []
+    done = invoke("import-skeletons", folder, tmp_path / "s", "--manifest", tmp_path / "c.csv", *more)
+    assert done.exit_code == 0, done.output
+    store = FeatureStore(tmp_path / "s")
+    assert store["sub/a.npy"].features.tolist() == naive_rows(first.transpose(1, 0, 2, 3), 2)
+    np.testing.assert_array_equal(store["b.npy"].features[:, :15], second.reshape(4, 15).astype(np.float32))
+    assert not store["b.npy"].features[:, 15:].any()
+    clips = read_manifest(tmp_path / "c.csv", folder).clips
+    assert [(clip.path, clip.split, clip.extra["subject"]) for clip in clips] == [
+        ("sub/a.npy", "train", "7"),
+        ("b.npy", "val", "8"),
+    ]
+
+
+def test_a_folder_without_table_and_a_file_of_another_kind_are_refused(tmp_path):
+    np.save(tmp_path / "a.npy", draw_joints(1, 2, 20, 3))
+    with pytest.raises(LongreelError, match=r"has no clips\.csv"):
+        open_skeletons(tmp_path).__enter__()
+    with pytest.raises(LongreelError, match=r"is no \.h5 file of joints"):
+        open_skeletons(tmp_path / "a.npy").__enter__()
+
+
+def test_an_hdf5_file_gives_each_clip_as_long_as_it_is(tmp_path):
+    path = write_hdf5(tmp_path / "small.h5")
+    done = invoke("import-skeletons", path, tmp_path / "s", "--manifest", tmp_path / "c.csv")
+    assert done.exit_code == 0, done.output
+    with h5py.File(path) as file:
+        whole, lengths = np.asarray(file["joints"]), np.asarray(file["lengths"])
+    store = FeatureStore(tmp_path / "s")
+    for number in range(5):
+        expected = whole[number, : lengths[number], 0].reshape(lengths[number], 60)
+        np.testing.assert_array_equal(store[f"clip {number}"].features, expected)
+    clips = read_manifest(tmp_path / "c.csv").clips
+    assert [(clip.labels[0], clip.split, clip.extra) for clip in clips] == [
+        (["walk", "carry"][n % 2], "train" if n < 3 else "test", {"view": str([1, 2, 1, 3, 3][n])}) for n in range(5)
+    ]
+    assert verify_store(tmp_path / "s").damaged == []
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"labels": None}, "has no dataset 'labels'"),
+        ({"joints": np.zeros((5, 4, 20, 3), np.float32)}, "expected .N, T, M, V, C. with N = 5"),
+        ({"lengths": np.array([4, 1, 2, 3, 9])}, "lengths has 9; expected 1 to 4"),
+        ({"labels": np.array([0, 1, 2, 0, 1])}, "labels has 2; expected 0 to 1"),
+        ({"split": np.array([0, 0, 1])}, "split has not one number for each of the 5 names"),
+        ({"names": ["a", "b", "c", "d", "a"]}, "names has an empty one, or one twice"),
+        ({"labels": np.zeros(5)}, "holds float, not whole numbers"),
+        ({"joints": np.zeros((5, 4, 1, 20, 3), int)}, "holds integer, not float16"),
+        ({"joints": np.zeros((5, 4, 1, 21, 3), np.float32)}, "no layout called 'of 21 joints'"),
+        ({"names": h5py.SoftLink("/class_names")}, "is a soft link"),
+        ({"joints": h5py.ExternalLink("other.h5", "/joints")}, "is an external link"),
+    ],
+)
+def test_an_hdf5_file_of_another_form_is_refused_in_words(tmp_path, changed, words):
+    with pytest.raises(LongreelError, match=words):
+        open_skeletons(write_hdf5(tmp_path / "x.h5", **changed)).__enter__()
+
+
+def test_the_same_command_again_writes_nothing_and_changed_joints_are_told(tmp_path):
+    path = write_hdf5(tmp_path / "small.h5")
+    with open_skeletons(path) as found:
+        assert import_skeletons(found, tmp_path / "s").written == 5
+    digest = FeatureStore(tmp_path / "s").digest()
+    with open_skeletons(path) as found:
+        assert import_skeletons(found, tmp_path / "s").already == 5
+    os.utime(path, ns=(1, 1))  # touched, not changed
+    plans = []
+    with open_skeletons(path) as found:
+        import_skeletons(found, tmp_path / "s", on_plan=plans.append)
+    assert (plans[0].changed, FeatureStore(tmp_path / "s").digest()) == ([], digest)
+    write_hdf5(path, joints=draw_joints(5, 4, 20, 3, seed=9)[:, :, None])
+    with open_skeletons(path) as found:
+        assert import_skeletons(found, tmp_path / "s", refresh=True, on_plan=plans.append).written == 5
+    assert len(plans[1].changed) == 5
+    shutil.rmtree(tmp_path / "s")
+    with open_skeletons(path) as found:
+        import_skeletons(found, tmp_path / "s")
+    other = write_hdf5(tmp_path / "other.h5", joints=draw_joints(5, 4, 25, 3)[:, :, None])
+    with open_skeletons(other) as found, pytest.raises(StoreMismatch, match="backbone is 'skeleton kinect20'"):
+        import_skeletons(found, tmp_path / "s")
+
+
+@pytest.mark.skipif(not UCLA.exists(), reason=f"{UCLA} is not here")
+def test_nw_ucla_comes_back_coordinate_by_coordinate(tmp_path):
+    done = invoke("import-skeletons", UCLA, tmp_path / "s", "--manifest", tmp_path / "c.csv", "--json")
+    assert done.exit_code == 0
+    assert json.loads(done.stdout)["made"]["watermark"].startswith("95 clips")
+    with h5py.File(UCLA) as file:
+        whole, lengths = np.asarray(file["joints"]), np.asarray(file["lengths"])
+        names = [bytes(text).decode() for text in np.asarray(file["names"])]
+    store = FeatureStore(tmp_path / "s")
+    assert (len(store), store.spec.dim, store.spec.dtype) == (1484, 60, "float32")
+    for name, clip, length in zip(names, whole, lengths, strict=True):
+        assert store[name].features.tobytes() == clip[:length, 0].tobytes()
