@@ -102,7 +102,7 @@ class Jitter:
     flip: float = 0.0  #: chance of being mirrored.
 
 
-#: layout -> how clips of it are varied: as in PYSKL's and BRL's pipelines of NTU and Kinetics, and the loader of NW-UCLA
+#: layout -> how clips of it are varied: as in PYSKL's and BRL's pipelines of NTU and Kinetics, and NW-UCLA's loader
 #: (CTR-GCN, BRL). Differs: that loader turns up to 60 degrees about x and y, and makes one view of each clip for good;
 #: angles chosen on a view left out of training are smaller (docs/skeletons.md).
 JITTERS = {

@@ -95,6 +95,26 @@ def test_an_import_killed_at_random_moments_ends_in_the_same_digest(tmp_path):
         assert digest(store) == digest(clean)
 
 
+def test_an_import_of_skeletons_killed_at_random_moments_ends_in_the_same_digest(tmp_path):
+    chance, drawn = random.Random(3), np.random.default_rng(1)
+    clean, store, source = tmp_path / "clean", tmp_path / "killed", tmp_path / "npy"
+    source.mkdir()
+    rows = ["path,label,split"]
+    for number in range(40):  # three shards of at most 64 MiB
+        np.save(source / f"{number}.npy", drawn.random((16384, 20, 3), dtype=np.float32))
+        rows.append(f"{number}.npy,{'ab'[number % 2]},{'train' if number < 30 else 'test'}")
+    (source / "clips.csv").write_text("\n".join(rows))
+    finish("import-skeletons", source, clean, "--manifest", tmp_path / "clean.csv")
+    arguments = ("import-skeletons", source, store, "--manifest", tmp_path / "killed.csv")
+    for wanted in (0, 2):  # shards sealed before the kill
+        shutil.rmtree(store, ignore_errors=True)
+        kill_when(arguments, lambda: len(list(store.glob("*.h5"))) >= wanted, chance.uniform(0.0, 0.05))  # noqa: B023
+        kept = len(FeatureStore(store)) if list(store.glob("*.h5")) else 0
+        assert json.loads(finish(*arguments, "--json"))["already"] == kept, "sealed shards are reused"
+        assert digest(store) == digest(clean)
+        assert (tmp_path / "killed.csv").read_bytes() == (tmp_path / "clean.csv").read_bytes()
+
+
 def test_train_killed_at_random_moments_ends_in_the_same_weights(manifest, tmp_path):
     chance = random.Random(1)
     store = tmp_path / "store"

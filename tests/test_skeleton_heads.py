@@ -242,7 +242,7 @@ def test_the_graph_head_learns_which_way_a_hand_goes_and_keeps_it_in_a_file(tmp_
     rows = as_rows(joints)
     head = make("gcn-lite", KINECT, 1)
     optimiser = torch.optim.AdamW(head.parameters(), lr=1e-2)
-    for _ in range(25):
+    for _ in range(80):
         optimiser.zero_grad()
         F.cross_entropy(head.train()(rows), ways).backward()
         optimiser.step()
