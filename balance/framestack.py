@@ -62,7 +62,8 @@ class FrameStack(AnyHead):
         return math.floor(self.eta * clips + 1e-9)  # 0.29 of 100 clips are 29
 
     def _mix(self, batch: Batch, mixed: int, known: Known) -> Batch:
-        partner = torch.randperm(mixed if self.released else len(batch), generator=known.generator)[:mixed]  # (M,)
+        among = mixed if self.released else len(batch)
+        partner = torch.randperm(among, generator=known.generator)[:mixed].to(batch.device)  # (M,)
         beta = self._beta(batch.targets, partner, known)  # (M,)
         frames, mask = stack_frames(batch, partner, beta)
         targets = torch.lerp(batch.targets[:mixed], batch.targets[partner], beta[:, None])
@@ -75,7 +76,7 @@ class FrameStack(AnyHead):
     def _beta(self, targets: Tensor, partner: Tensor, known: Known) -> Tensor:
         """``(M,)``: the partner's share of each new clip."""
         if self.by == "constant":
-            return torch.full((len(partner),), 0.5)
+            return torch.full((len(partner),), 0.5, device=partner.device)
         if self.released and self.by == "ap":
             figures = targets @ known.running_ap / targets.shape[1]
         else:
@@ -98,12 +99,12 @@ def stack_frames(batch: Batch, partner: Tensor, beta: Tensor) -> tuple[Tensor, T
     Returns:
         Frames ``(M, T, D)`` and mask ``(M, T)``, true throughout.
     """
-    places = torch.arange(batch.mask.shape[1])  # (T,)
+    places = torch.arange(batch.mask.shape[1], device=batch.device)  # (T,)
     lengths = batch.mask.sum(dim=1)  # (B,)
     theirs = (beta.double() * len(places)).floor().long()  # (M,)
     own = len(places) - theirs
     is_own = places < own[:, None]  # (M, T)
-    clip = torch.where(is_own, torch.arange(len(partner))[:, None], partner[:, None])
+    clip = torch.where(is_own, torch.arange(len(partner), device=batch.device)[:, None], partner[:, None])
     place = torch.where(is_own, places, places - own[:, None])
     size = torch.where(is_own, own[:, None], theirs[:, None])
     row = place * (lengths[clip] - 1) // (size - 1).clamp(min=1)  # evenly spread from the first frame to the last

@@ -50,13 +50,14 @@ class MixedReconstruction(AnyHead):
     def __call__(self, head: Pooling, batch: Batch, known: Known) -> tuple[Tensor, Tensor]:
         clips = head.aggregate(batch.frames, batch.mask)  # (B, E)
         poorest = torch.where(batch.targets > 0, known.counts, torch.inf).min(dim=1).values  # (B,)
-        own = {"clips": clips.detach(), "counts": poorest, "age": torch.zeros(len(batch), dtype=torch.long)}
+        age = torch.zeros(len(batch), dtype=torch.long, device=batch.device)
+        own = {"clips": clips.detach(), "counts": poorest, "age": age}
         earlier = known.memory or {name: rows[:0] for name, rows in own.items()}
         clips = self.reconstruct(clips, poorest, known.counts, earlier["clips"], earlier["counts"])
         known.memory.update(self._remember(earlier, own))
         mixed = int(self.mixed * len(batch))
-        partner = torch.randperm(len(batch), generator=known.generator)[:mixed]
-        share = draw_beta(1.0, (mixed, 1), known.generator)
+        partner = torch.randperm(len(batch), generator=known.generator)[:mixed].to(batch.device)
+        share = draw_beta(1.0, (mixed, 1), known.generator).to(batch.device)
         clips = torch.cat([torch.lerp(clips[partner], clips[:mixed], share), clips[mixed:]])
         targets = batch.targets
         targets = torch.cat([torch.lerp(targets[partner], targets[:mixed], share), targets[mixed:]])

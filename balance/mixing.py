@@ -32,6 +32,11 @@ class Batch:
     def __len__(self) -> int:
         return len(self.frames)
 
+    @property
+    def device(self) -> torch.device:
+        """Where the clips are; what is drawn at random is drawn on the CPU, alike for all devices, and moved there."""
+        return self.frames.device
+
 
 @dataclass(frozen=True)
 class Known:

@@ -31,8 +31,8 @@ class Mixup(AnyHead):
             )
 
     def __call__(self, head: Pooling, batch: Batch, known: Known) -> tuple[Tensor, Tensor]:
-        partner = torch.randperm(len(batch), generator=known.generator)
-        share = draw_beta(self.alpha, (len(batch), 1), known.generator)  # (B, 1)
+        partner = torch.randperm(len(batch), generator=known.generator).to(batch.device)
+        share = draw_beta(self.alpha, (len(batch), 1), known.generator).to(batch.device)  # (B, 1)
         targets = torch.lerp(batch.targets[partner], batch.targets, share)
         if self.at == "clips":
             clips = head.aggregate(batch.frames, batch.mask)  # (B, E)

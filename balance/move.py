@@ -63,8 +63,8 @@ class Move:
         clips = self._extrapolate(head, batch, tau, known.generator)  # (B, E)
         if not self.interpolation:
             return head.classify(clips), batch.targets
-        partner = torch.randperm(len(batch), generator=known.generator)
-        share = self._draw(self.between, len(batch), known.generator)  # (B, 1)
+        partner = torch.randperm(len(batch), generator=known.generator).to(batch.device)
+        share = self._draw(self.between, batch, known.generator)  # (B, 1)
         targets = torch.lerp(batch.targets[partner], batch.targets, share)
         if self.calibration:
             targets = (targets * (1.0 - tau + self.gamma)).clamp(max=1.0)
@@ -81,7 +81,7 @@ class Move:
         if not self.extrapolation:
             return pooled[0]
         first, second = pooled
-        return torch.lerp(second, first, 1.0 + self._draw(self.beyond, len(batch), generator))
+        return torch.lerp(second, first, 1.0 + self._draw(self.beyond, batch, generator))
 
     def _fewest(self, batch: Batch, tau: Tensor) -> Tensor:
         """``(B,)``: the fewest frames of each clip that the sampler keeps."""
@@ -102,15 +102,15 @@ class Move:
         keys = (batch.mask & ~dropped).expand(1, views, -1, -1)
         return torch.cat([queries, keys, centres])  # (3, V, B, T)
 
-    def _draw(self, alpha: float, clips: int, generator: torch.Generator) -> Tensor:
+    def _draw(self, alpha: float, batch: Batch, generator: torch.Generator) -> Tensor:
         """``(B, 1)`` draws, or ``(1, 1)`` for the whole batch."""
-        return draw_beta(alpha, (1 if self.released else clips, 1), generator)
+        return draw_beta(alpha, (1 if self.released else len(batch), 1), generator).to(batch.device)
 
 
 def tail_weight(counts: Tensor) -> Tensor:
     """tau of eq. (7): ``(C,)`` from 0 for the poorest class to 1 for the richest; one half where all are equal."""
     low, high = counts.min(), counts.max()
-    return torch.full_like(counts, 0.5) if low == high else (counts - low) / (high - low)
+    return torch.where(low == high, 0.5, (counts - low) / (high - low))
 
 
 def draw_frames(mask: Tensor, fewest: Tensor, views: tuple[int, ...], generator: torch.Generator) -> Tensor:
@@ -126,8 +126,11 @@ def draw_frames(mask: Tensor, fewest: Tensor, views: tuple[int, ...], generator:
         ``(*views, B, T)`` bool.
     """
     lengths = mask.sum(dim=1)  # (B,)
-    spread = (lengths - fewest + 1) * torch.rand((*views, len(mask)), generator=generator, dtype=torch.float64)
+    drawn = torch.rand((*views, len(mask)), generator=generator, dtype=torch.float64).to(mask.device)
+    spread = (lengths - fewest + 1) * drawn
     size = (fewest + spread.long()).minimum(lengths)  # (*views, B)
-    order = torch.rand((*views, *mask.shape), generator=generator).masked_fill(~mask, 2.0).argsort(dim=-1, stable=True)
-    rank = torch.empty_like(order).scatter_(-1, order, torch.arange(mask.shape[1]).expand_as(order).contiguous())
+    dice = torch.rand((*views, *mask.shape), generator=generator).to(mask.device)
+    order = dice.masked_fill(~mask, 2.0).argsort(dim=-1, stable=True)
+    places = torch.arange(mask.shape[1], device=mask.device).expand_as(order).contiguous()
+    rank = torch.empty_like(order).scatter_(-1, order, places)
     return rank < size[..., None]

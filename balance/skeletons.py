@@ -63,7 +63,7 @@ class Exploration:
         batch = self._mix(batch, layout_of(head), known)
         chances = 1.0 - tail_weight(known.counts) if self.tail_weighted else torch.ones_like(known.counts)
         chances = self.reverse * mean_over_labels(chances, batch.targets)  # (B,)
-        reversed_ = torch.rand(len(batch), generator=known.generator) < chances
+        reversed_ = torch.rand(len(batch), generator=known.generator).to(batch.device) < chances
         frames = torch.where(reversed_[:, None, None], reverse_frames(batch.frames, batch.mask), batch.frames)
         return head.classify(head.aggregate(frames, batch.mask)), batch.targets
 
@@ -78,7 +78,8 @@ class Exploration:
             mixed = (drawn < self.rate).nonzero()[:, 0]
         if len(mixed) == 0 or clips == 1:
             return batch
-        partner = (mixed + others[mixed]) % clips  # any other clip
+        partner = ((mixed + others[mixed]) % clips).to(batch.device)  # any other clip
+        mixed = mixed.to(batch.device)
         counts = mean_over_labels(known.counts, batch.targets)
         alpha = len(layout.upper) / len(layout.joints) if self.alpha is None else self.alpha
         share = own_shares(counts[mixed], counts[partner], self.kappa, alpha)

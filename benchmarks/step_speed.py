@@ -65,7 +65,7 @@ class Ours:
         self.known = Known(COUNTS, torch.zeros(CLASSES), torch.Generator().manual_seed(0))
 
     def __call__(self, precision: str) -> None:
-        with products_in(precision):
+        with products_in(precision, torch.device("cpu")):
             logits, targets = self.parts.mixer(self.head, self.batch, self.known)
         losses = self.parts.loss(logits.float(), targets, COUNTS)
         self.optimiser.zero_grad(set_to_none=True)
@@ -113,7 +113,7 @@ def make_ceiling() -> Callable[[str], None]:
     def step(precision: str) -> None:
         optimiser.zero_grad(set_to_none=True)
         sums.grad = None
-        with products_in(precision):
+        with products_in(precision, torch.device("cpu")):
             reduced = layer(sums)
         reduced.float().square().mean().backward()
         optimiser.step()

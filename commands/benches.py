@@ -10,7 +10,7 @@ import typer
 from ..console import Steps, print_grids, say
 from ..errors import LongreelError
 from ..memory import keep_freed_memory
-from .options import Json, KeepEpochs, ManifestFile, Root, Split, print_json
+from .options import Device, Json, KeepEpochs, ManifestFile, Root, Split, print_json
 
 if TYPE_CHECKING:
     from ..experiments.bench import Outcome
@@ -23,7 +23,10 @@ def bench(
     out: Annotated[Path, typer.Option(help="Folder for runs and tables, to make or to go on with.")],
     seeds: Annotated[int, typer.Option(min=1, help="Trainings of each row and store.")] = 3,
     first_seed: Annotated[int, typer.Option(min=0, help="The first seed; the others follow it.")] = 0,
-    jobs: Annotated[int | None, typer.Option(min=1, help="Trainings at a time; as many as cores by default.")] = None,
+    jobs: Annotated[
+        int | None, typer.Option(min=1, help="Trainings at a time; as many as cores by default, one on a GPU.")
+    ] = None,
+    device: Device = "auto",
     groups: Annotated[str | None, typer.Option(help="Group rule in place of the suite's.")] = None,
     protocol: Annotated[
         str | None, typer.Option(help="Protocol in place of the suite's, such as videolt-paper.")
@@ -41,13 +44,13 @@ def bench(
     Example: longreel bench gen2balance-baselines videos.csv --store videos.store --seeds 2 --out table
     """
     keep_freed_memory()  # before torch is imported
+    from ..devices import choose_device
     from ..durable import write_bytes
-    from ..experiments.bench import check_plan, plan_runs, run_suite
+    from ..experiments.bench import check_plan, plan_runs, run_suite, trainings_at_once
     from ..experiments.draws import Draws
     from ..experiments.render import FORMS, footnotes, make_grids
     from ..experiments.suites import read_suite, under_protocol
     from ..experiments.table import make_table
-    from ..extract.threads import cores
 
     chosen = read_suite(suite)
     if protocol is not None:
@@ -55,11 +58,11 @@ def bench(
     numbers = range(first_seed, first_seed + seeds)
     runs = plan_runs(chosen, manifest, _label(store), numbers, out, root=root, groups=groups)
     check_plan(chosen, runs, split)
-    drawn = Draws(split, chosen.columns, draws)
+    drawn, place = Draws(split, chosen.columns, draws), choose_device(device)
     with Steps() as steps:
         steps.begin(f"bench {chosen.name}", len(runs))
-        at_once = min(jobs or cores(), len(runs))
-        outcomes = run_suite(runs, drawn, at_once, count_runs(steps), keep_epochs=keep_epochs)
+        at_once = min(jobs or trainings_at_once(place), len(runs))
+        outcomes = run_suite(runs, drawn, at_once, count_runs(steps), device=place, keep_epochs=keep_epochs)
     document = make_table(chosen, outcomes, drawn)
     for ending, write in FORMS.items():
         write_bytes(out / f"table.{ending}", write(document).encode())

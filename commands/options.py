@@ -12,6 +12,7 @@ ManifestFile = Annotated[Path, typer.Argument(help="CSV or JSONL with path, labe
 Root = Annotated[
     Path | None, typer.Option(help="Folder that the manifest's paths are relative to; its own by default.")
 ]
+Device = Annotated[str, typer.Option(help="What trains: auto (a GPU where torch finds one), cpu or cuda.")]
 KeepEpochs = Annotated[
     bool, typer.Option("--keep-epochs", help="Keep the head of every epoch that could be chosen, for `oracle`.")
 ]

@@ -11,7 +11,7 @@ from ..console import Steps, print_grids, say
 from ..errors import LongreelError
 from ..memory import keep_freed_memory
 from .benches import count_runs
-from .options import Json, ManifestFile, Root, StoreFolder, print_json
+from .options import Device, Json, ManifestFile, Root, StoreFolder, print_json
 
 
 def sweep(
@@ -32,8 +32,10 @@ def sweep(
     groups: Annotated[str | None, typer.Option(help="Group rule in place of the protocol's.")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; another number gives other bits.")] = None,
     jobs: Annotated[
-        int | None, typer.Option(min=1, help="Of the best trials, trainings at a time; as many as cores by default.")
+        int | None,
+        typer.Option(min=1, help="Of the best trials, trainings at a time; as many as cores by default, one on a GPU."),
     ] = None,
+    device: Device = "auto",
     root: Root = None,
     as_json: Json = False,
 ) -> None:
@@ -49,6 +51,7 @@ def sweep(
     check_installed("a sweep", "optuna", "matplotlib", extra="sweep")
     import torch
 
+    from ..devices import choose_device
     from ..durable import make_folder, owned
     from ..experiments.render import footnotes, make_grids
     from ..experiments.spaces import read_space
@@ -59,9 +62,8 @@ def sweep(
         torch.set_num_threads(threads)
     if trials is None and sampler != "grid":
         raise LongreelError("--trials: how many configurations are to be tried? Only a grid has an end of its own.")
-    chosen = Sweep(
-        store, manifest, read_space(space), read_objective(objective), sampler, pruner, seed, root, protocol, groups
-    )
+    asked, objectives, place = read_space(space), read_objective(objective), choose_device(device).type
+    chosen = Sweep(store, manifest, asked, objectives, sampler, pruner, seed, root, protocol, groups, place)
     identity = check_sweep(chosen)
     for departure in chosen.settings(next(chosen.space.extremes())).departures:
         if departure.split()[0] not in chosen.space.parameters:
@@ -109,13 +111,16 @@ def _tell(trial) -> None:
 
 def _train_again(sweep, trials, out: Path, top: int, seeds: int, jobs: int | None) -> dict | None:
     """The best trials with other seeds."""
+    import torch
+
+    from ..experiments.bench import trainings_at_once
     from ..experiments.sweep_report import rank_trials, train_again
-    from ..extract.threads import cores
 
     best = rank_trials(trials)[:top]
     if not best:
         return None
+    at_once = trainings_at_once(torch.device(sweep.device))
     with Steps() as steps:
         steps.begin(f"the best {len(best)} with {seeds} seeds", len(best) * seeds)
 
-        return train_again(sweep, best, len(trials), out, seeds=seeds, jobs=jobs or cores(), on_run=count_runs(steps))
+        return train_again(sweep, best, len(trials), out, seeds=seeds, jobs=jobs or at_once, on_run=count_runs(steps))

@@ -8,7 +8,7 @@ import typer
 
 from ..console import Steps, print_comparison, print_evaluation, print_oracle, say
 from ..memory import keep_freed_memory
-from .options import Json, KeepEpochs, ManifestFile, Root, Split, StoreFolder, print_facts, print_json
+from .options import Device, Json, KeepEpochs, ManifestFile, Root, Split, StoreFolder, print_facts, print_json
 
 
 def train(
@@ -67,8 +67,9 @@ def train(
     ] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; another number gives other bits.")] = None,
     features: Annotated[
-        str, typer.Option(help="memory, disk (read as they are needed), or auto: memory where they fit in.")
+        str, typer.Option(help="memory, disk (as they are needed), or auto: the device or memory if they fit.")
     ] = "auto",
+    device: Device = "auto",
     checkpoint_seconds: Annotated[
         float | None, typer.Option(min=0, help="An interruption repeats at most this much; 10 if not given.")
     ] = None,
@@ -85,6 +86,7 @@ def train(
     keep_freed_memory()  # before torch is imported
     import torch
 
+    from ..devices import choose_device
     from ..experiments.evaluate import evaluate_run
     from ..experiments.settings import make_settings
     from ..experiments.train import train_run
@@ -130,6 +132,7 @@ def train(
             settings,
             lambda row: steps.reach(row["epoch"]),
             place=features,
+            device=choose_device(device),
             on_data=_say_place,
             keep_epochs=keep_epochs,
         )
@@ -147,7 +150,7 @@ def train(
 
 def _say_place(place: str) -> None:
     where = {"memory": "in memory", "disk": "read from disk as they are needed"}
-    say(f"features: {where[place]}")
+    say(f"features: {where.get(place, f'in the memory of {place}')}")
 
 
 def import_checkpoint(

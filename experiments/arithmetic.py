@@ -7,7 +7,7 @@ import torch
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
-def products_in(precision: str) -> AbstractContextManager[object]:
+def products_in(precision: str, device: torch.device) -> AbstractContextManager[object]:
     """What a forward pass runs under; weights, sums, normalisations and losses stay in float32."""
     dtype = PRECISIONS[precision]
-    return nullcontext() if dtype is torch.float32 else torch.autocast("cpu", dtype=dtype)
+    return nullcontext() if dtype is torch.float32 else torch.autocast(device.type, dtype=dtype)

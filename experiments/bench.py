@@ -13,14 +13,18 @@ from dataclasses import asdict, dataclass
 from multiprocessing import active_children, get_context, parent_process
 from pathlib import Path
 
+import torch
+
 from ..balance.counts import count_training_clips, make_groups
 from ..child import end_with_parent
 from ..durable import make_folder
 from ..errors import EnvironmentFault, LongreelError, ManifestError, unknown
+from ..extract.threads import cores
 from ..manifest import read_manifest
 from ..memory import keep_freed_memory
 from ..store import FeatureStore, Spec
 from .choices import check_choices
+from .clips import CPU
 from .draws import Draws, draw_run
 from .evaluate import evaluate_run
 from .fusion import fuse_runs
@@ -149,6 +153,7 @@ def run_suite(
     jobs: int,
     on_run: Callable[[Outcome], None] = lambda outcome: None,
     *,
+    device: torch.device = CPU,
     keep_epochs: bool = False,
 ) -> list[Outcome]:
     """Train, evaluate and draw; what is finished already is only read. Interrupted, the same call goes on.
@@ -160,6 +165,7 @@ def run_suite(
         draws: The split to evaluate on, and what the table's intervals are made of.
         jobs: Runs at a time, a process each.
         on_run: Called as each ends.
+        device: What trains.
         keep_epochs: Whether runs that are trained now keep the heads of their epochs.
 
     Returns:
@@ -176,7 +182,7 @@ def run_suite(
     with ProcessPoolExecutor(jobs, get_context("spawn"), _begin_worker) as pool:
         try:
             for some in ([run for run in runs if not run.parts], [run for run in runs if run.parts]):
-                waiting = {pool.submit(_train, run, draws, keep_epochs): run for run in some}
+                waiting = {pool.submit(_train, run, draws, device, keep_epochs): run for run in some}
                 for future in as_completed(waiting):
                     run = waiting[future]
                     found[run.folder] = Outcome(run, future.result())
@@ -195,10 +201,13 @@ def run_suite(
     return [found[run.folder] for run in runs]
 
 
+def trainings_at_once(device: torch.device) -> int:
+    """How many by default: as many as cores, or one on a device that all would share."""
+    return cores() if device.type == "cpu" else 1
+
+
 def _begin_worker() -> None:
     """In each process: one thread, and no life beyond the command's, whose Ctrl-C it leaves to it."""
-    import torch
-
     keep_freed_memory()
     end_with_parent()
     command = parent_process()
@@ -208,13 +217,13 @@ def _begin_worker() -> None:
     torch.set_num_threads(1)
 
 
-def _train(run: Run, draws: Draws, keep_epochs: bool) -> str | None:
+def _train(run: Run, draws: Draws, device: torch.device, keep_epochs: bool) -> str | None:
     """In a process of its own: the whole run; gives what was wrong."""
     try:
         if run.parts:
             fuse_runs(run.folder, run.parts, run.weights)
         else:
-            train_run(run.folder, run.settings, keep_epochs=keep_epochs)
+            train_run(run.folder, run.settings, device=device, keep_epochs=keep_epochs)
         evaluate_run(run.folder, draws.split)
         draw_run(run.folder, draws)
     except EnvironmentFault:

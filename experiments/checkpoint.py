@@ -1,7 +1,7 @@
 """The state of an interrupted training in one safetensors file: no pickle, whole or not at all."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,7 +29,12 @@ def save_checkpoint(path: Path, head: nn.Module, optimiser: torch.optim.Optimize
     tensors |= {f"memory.{name}": tensor for name, tensor in progress.memory.items()}
     tensors |= {name: getattr(progress, name) for name in OWN}
     facts = {key: value for key, value in vars(progress).items() if key not in ("best", "memory", *OWN)}
-    write_bytes(path, save(tensors, metadata={"progress": json.dumps(facts)}))
+    write_bytes(path, save(on_cpu(tensors), metadata={"progress": json.dumps(facts)}))
+
+
+def on_cpu(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Tensors brought back from a device, for a file; those of the CPU as they are."""
+    return {name: tensor.cpu() for name, tensor in tensors.items()}
 
 
 def load_checkpoint(
@@ -37,8 +42,11 @@ def load_checkpoint(
     head: nn.Module,
     make_optimiser: Callable[[int], torch.optim.Optimizer],
     progress: "Progress",
+    device: torch.device,
 ) -> None:
     """Put everything back as ``save_checkpoint`` found it; ``make_optimiser`` is given the number of epochs done.
+
+    The head is on the device already, and all that goes with it comes there.
 
     Raises:
         RunMismatch: When the file is no checkpoint.
@@ -58,10 +66,9 @@ def load_checkpoint(
         setattr(progress, key, value)
     optimiser = make_optimiser(progress.epoch)
     optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
-    progress.best = _under(tensors, "best.")
-    progress.memory = _under(tensors, "memory.")
-    for name in OWN:
-        setattr(progress, name, tensors[name])
+    progress.best = {name: tensor.to(device) for name, tensor in _under(tensors, "best.").items()}
+    progress.memory = {name: tensor.to(device) for name, tensor in _under(tensors, "memory.").items()}
+    progress.running_ap, progress.draws = tensors["running_ap"].to(device), tensors["draws"]
 
 
 def _under(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:

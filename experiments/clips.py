@@ -14,8 +14,9 @@ from torch import Tensor
 from ..errors import ManifestError, StoreMismatch, unknown
 from ..manifest import Clip, Manifest
 from ..store import FeatureStore
-from .disk import DiskRows, fits_in_memory
+from .disk import DiskRows, fits_in_memory, fits_on_device
 
+CPU = torch.device("cpu")
 PLACES = ("auto", "memory", "disk")
 CHECKED_CLIPS = 64  #: of features on disk, checked at a time.
 AHEAD = 2  #: batches that are read from disk before they are needed.
@@ -35,14 +36,17 @@ class ClipSet:
     partial: int = 0  #: how many of the clips could be decoded in part only.
     generated: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.bool))  #: ``(clips,)``; empty: none.
     uncertainty: Tensor = field(default_factory=lambda: torch.zeros(0))  #: ``(clips,)``, NaN where it is not known.
+    device: torch.device = CPU  #: where batches are wanted; features may be there too. All else is on the CPU.
 
     def __len__(self) -> int:
         return len(self.ids)
 
     @property
     def place(self) -> str:
-        """Where its features are: ``memory`` or ``disk``."""
-        return "memory" if isinstance(self.features, Tensor) else "disk"
+        """Where its features are: ``memory``, ``disk``, or the device, such as ``cuda``."""
+        if isinstance(self.features, DiskRows):
+            return "disk"
+        return "memory" if self.features.device.type == "cpu" else self.features.device.type
 
     def pool(self, kind: str, kept: Tensor | None = None) -> Tensor | None:
         """Indices of the clips that are ``real`` or ``generated``, and kept ``(clips,)``; ``None`` for all of them."""
@@ -92,19 +96,28 @@ class ClipSet:
             draws = torch.rand((len(clips), frames), generator=generator)
             places = (draws * lengths[:, None]).long().minimum(lengths[:, None] - 1).sort(dim=1).values
             mask = torch.ones_like(places, dtype=torch.bool)
-        return self.features[first[:, None] + places].float(), mask
+        found = self._take(first[:, None] + places)
+        return found.to(self.device, non_blocking=True).float(), mask.to(self.device, non_blocking=True)
+
+    def _take(self, rows: Tensor) -> Tensor:
+        """Rows by number, where the features are; of those that must still be moved, ready to be moved in passing."""
+        if isinstance(self.features, Tensor):
+            rows = rows.to(self.features.device, non_blocking=True)
+        found = self.features[rows]
+        return found.pin_memory() if found.device.type == "cpu" and self.device.type == "cuda" else found
 
     def batches(
         self, clips: Sequence[Tensor], frames: int | None = None, generator: torch.Generator | None = None
     ) -> Generator[tuple[Tensor, Tensor], None, None]:
-        """``batch`` of each in turn. From disk, the next one is read while this one is used."""
-        if isinstance(self.features, Tensor):
+        """``batch`` of each in turn. From disk or to a device, the next one is read while this one is used."""
+        if isinstance(self.features, Tensor) and self.features.device.type == self.device.type:
             yield from (self.batch(each, frames, generator) for each in clips)
             return
         with ThreadPoolExecutor(1) as pool:  # one thread, so that draws come in turn
             waiting = deque()
             for number, each in enumerate(clips):
-                self.features.read_ahead(each)
+                if isinstance(self.features, DiskRows):
+                    self.features.read_ahead(each)
                 waiting.append(pool.submit(self.batch, each, frames, generator))
                 if number >= AHEAD:
                     yield waiting.popleft().result()
@@ -135,10 +148,10 @@ class ClipSet:
         rows = None if clips is None else self._rows_of(clips).nonzero()[:, 0]
         count = len(self.features) if rows is None else len(rows)
         drawn = torch.randperm(count, generator=torch.Generator().manual_seed(seed))[:most].sort().values
-        return self.features[drawn if rows is None else rows[drawn]].float()
+        return self._take(drawn if rows is None else rows[drawn]).float().cpu()
 
     def statistics(self, kind: str = "all") -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation over the rows of a kind of clips, each ``(D,)`` float32.
+        """Mean and standard deviation over the rows of a kind of clips, each ``(D,)`` float32 on the CPU.
 
         A constant column has deviation 1. Where there are no clips of the kind, all count.
         """
@@ -148,7 +161,8 @@ class ClipSet:
         mean = torch.stack([part.sum(dim=0) for part in self._parts(wanted)]).sum(dim=0) / count
         squares = torch.stack([(part - mean).square().sum(dim=0) for part in self._parts(wanted)]).sum(dim=0)
         deviation = (squares / count).sqrt()
-        return mean.float(), torch.where(deviation > 1e-6, deviation, torch.ones_like(deviation)).float()
+        deviation = torch.where(deviation > 1e-6, deviation, torch.ones_like(deviation))
+        return mean.float().cpu(), deviation.float().cpu()
 
     def _rows_of(self, clips: Tensor) -> Tensor:
         chosen = torch.zeros(len(self), dtype=torch.bool)
@@ -159,18 +173,21 @@ class ClipSet:
         """The wanted rows in float64, so many at a time."""
         begin = 0
         for part in self.features.split(STATISTICS_ROWS):
-            yield (part if wanted is None else part[wanted[begin : begin + len(part)]]).double()
+            yield (part if wanted is None else part[wanted[begin : begin + len(part)].to(part.device)]).double()
             begin += len(part)
 
 
-def load_clips(store: FeatureStore, manifest: Manifest, split: str, place: str = "auto") -> ClipSet:
+def load_clips(
+    store: FeatureStore, manifest: Manifest, split: str, place: str = "auto", device: torch.device = CPU
+) -> ClipSet:
     """One split of a store.
 
     Args:
         store, manifest, split: Which clips.
         place: ``memory``: features are read at once, and every clip's bytes checked against their digest. ``disk``:
             they are read and checked once, and then read again as they are asked for; training gives the same bits.
-            ``auto``: memory where they fit in.
+            ``auto``: the device where they fit in, else memory where they do.
+        device: Where batches are wanted.
 
     Raises:
         StoreMismatch: When clips of the split were never extracted.
@@ -185,7 +202,7 @@ def load_clips(store: FeatureStore, manifest: Manifest, split: str, place: str =
             f"{store.folder}: lacks {len(unknown)} of the {len(clips)} {split} clips of {manifest.path}, such as "
             f"{unknown[0].clip_id!r}. Run `longreel extract {manifest.path} {store.folder}` with the store's options."
         )
-    features, offsets = _read(store, [clip.clip_id for clip in present], place)
+    features, offsets = _read(store, [clip.clip_id for clip in present], place, device)
     return ClipSet(
         ids=tuple(clip.clip_id for clip in present),
         features=features,
@@ -196,6 +213,7 @@ def load_clips(store: FeatureStore, manifest: Manifest, split: str, place: str =
         partial=sum(store.origin(clip.clip_id).fraction < 1.0 for clip in present),
         generated=torch.tensor([clip.source == "generated" for clip in present], dtype=torch.bool),
         uncertainty=torch.tensor([read_uncertainty(clip, manifest.path) for clip in present]),
+        device=device,
     )
 
 
@@ -217,18 +235,30 @@ def read_uncertainty(clip: Clip, path: Path) -> float:
     return number
 
 
-def _read(store: FeatureStore, clip_ids: Sequence[str], place: str) -> tuple[Tensor | DiskRows, Tensor]:
+def _read(
+    store: FeatureStore, clip_ids: Sequence[str], place: str, device: torch.device
+) -> tuple[Tensor | DiskRows, Tensor]:
     """Features and offsets of clips, as ``ClipSet`` has them."""
     if place not in PLACES:
         raise unknown("place for features", place, PLACES)
-    if place != "memory":
-        rows = DiskRows(store, clip_ids)
-        if place == "disk" or not fits_in_memory(rows.size):
-            for begin in range(0, len(clip_ids), CHECKED_CLIPS):
-                store.read(clip_ids[begin : begin + CHECKED_CLIPS])  # for its checks
-            return rows, torch.from_numpy(rows.offsets)
-    features, offsets = store.read(clip_ids)
-    return torch.from_numpy(features), torch.from_numpy(offsets)
+    if place == "memory":
+        features, offsets = store.read(clip_ids)
+        return torch.from_numpy(features), torch.from_numpy(offsets)
+    rows = DiskRows(store, clip_ids)
+    offsets = torch.from_numpy(rows.offsets)
+    parts = [clip_ids[begin : begin + CHECKED_CLIPS] for begin in range(0, len(clip_ids), CHECKED_CLIPS)]
+    if place == "auto" and device.type != "cpu" and fits_on_device(rows.size, device):
+        features = torch.empty(rows.shape, dtype=rows.dtype, device=device)
+        for number, part in enumerate(parts):
+            read = torch.from_numpy(store.read(part)[0])
+            begin = offsets[number * CHECKED_CLIPS]
+            features[begin : begin + len(read)] = read.to(device)
+        return features, offsets
+    if place == "auto" and fits_in_memory(rows.size):
+        return torch.from_numpy(store.read(clip_ids)[0]), offsets
+    for part in parts:
+        store.read(part)  # for its checks
+    return rows, offsets
 
 
 def multi_hot(clips: Sequence[Clip], classes: Sequence[str]) -> Tensor:

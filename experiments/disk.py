@@ -13,6 +13,7 @@ from torch import Tensor
 from ..store import FeatureStore, RowReader
 
 MEMORY_SHARE = 0.6  #: of the memory that is free, which features may take.
+DEVICE_SHARE = 0.85  #: of a device's, where nothing else is kept but heads and a batch.
 PROC, CGROUP = Path("/proc"), Path("/sys/fs/cgroup")
 MEMINFO = PROC / "meminfo"
 #: of control groups, version 2 and 1: controller in /proc/self/cgroup, its folder, and the files of limit and use.
@@ -34,6 +35,7 @@ class DiskRows:
         self.shape = (int(self.offsets[-1]), store.spec.dim)
         self.size = self.shape[0] * store.spec.row_bytes  #: bytes.
         self._type = store.spec.row_type
+        self.dtype = getattr(torch, store.spec.dtype)
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -87,6 +89,12 @@ def _left_in_group(controller: str, folder: str, limit: str, used: str) -> int |
         return max(0, int((group / limit).read_text()) - int((group / used).read_text()) + cached)
     except (OSError, ValueError, StopIteration):
         return None
+
+
+def fits_on_device(size: int, device: torch.device) -> bool:
+    """Whether so many bytes of features leave enough room on a device for what is done with them."""
+    free, _ = torch.get_device_module(device).mem_get_info(device)
+    return size <= DEVICE_SHARE * free
 
 
 def fits_in_memory(size: int) -> bool:

@@ -7,6 +7,7 @@ from torch import nn
 
 from ..durable import make_folder, write_bytes
 from ..errors import RunMismatch
+from .checkpoint import on_cpu
 
 EPOCHS = "epochs"
 
@@ -30,7 +31,7 @@ def open_epochs(run: Path, *, wanted: bool, begun: bool) -> Path | None:
 
 def keep_epoch(folder: Path, epoch: int, head: nn.Module) -> None:
     """Keep the head as it is behind an epoch, counted from 1."""
-    write_bytes(folder / f"{epoch:05d}.safetensors", save(head.state_dict()))
+    write_bytes(folder / f"{epoch:05d}.safetensors", save(on_cpu(head.state_dict())))
 
 
 def forget_epochs(folder: Path) -> None:

@@ -165,7 +165,8 @@ def _train_epoch(group: list[Training], train: ClipSet) -> dict[int, float]:
         if found := scores[training.number]:
             with _noting(training):
                 training.check_finite(*found)
-                training.progress.running_ap = _running_ap(torch.cat(found), train.targets[order])
+                running_ap = _running_ap(torch.cat(found).cpu(), train.targets[order])
+                training.progress.running_ap = running_ap.to(training.device)
     return {training.number: float(totals[training.number]) / len(order) for training in group}
 
 

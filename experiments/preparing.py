@@ -14,7 +14,7 @@ from ..heads import Standardised, build_head
 from ..manifest import Manifest, read_manifest
 from ..store import FeatureStore
 from .choices import check_choices
-from .clips import ClipSet, load_clips
+from .clips import CPU, ClipSet, load_clips
 from .learnt import Learnt, check_generated, choose_clips
 from .runs import resolve_config, store_digest, store_layout
 from .settings import TrainSettings
@@ -84,7 +84,7 @@ def open_data(settings: TrainSettings) -> Given:
     return Given(manifest, store, count_training_clips(manifest), store_digest(store, manifest))
 
 
-def choose(settings: TrainSettings, given: Given) -> Chosen:
+def choose(settings: TrainSettings, given: Given, device: torch.device = CPU) -> Chosen:
     """Resolve a member's settings.
 
     Raises:
@@ -93,19 +93,21 @@ def choose(settings: TrainSettings, given: Given) -> Chosen:
     groups = make_groups(settings.groups, given.manifest.classes, given.counts)
     method = check_choices(settings, given.counts, given.store.spec)
     config = resolve_config(settings, given.manifest, given.store, given.digest)
+    if device.type != "cpu":
+        config |= {"device": device.type}  # whose bits the result has; none is said of the CPU, as earlier runs have it
     config |= {"groups": asdict(groups), "counts": given.counts, "method": json.loads(json.dumps(asdict(method)))}
     return Chosen(config, method, None if settings.fill is None else read_fill(settings.fill, given.counts))
 
 
-def read_data(settings: TrainSettings, given: Given, place: str, scales: Collection[str]) -> Data:
+def read_data(settings: TrainSettings, given: Given, place: str, device: torch.device, scales: Collection[str]) -> Data:
     """Read the features of train and val.
 
     Raises:
         StoreMismatch: When clips of the manifest were never extracted.
         LongreelError: When failed clips leave nothing to train or to select on.
     """
-    train = load_clips(given.store, given.manifest, "train", place)
-    val = load_clips(given.store, given.manifest, "val", place) if given.manifest.split("val") else None
+    train = load_clips(given.store, given.manifest, "train", place, device)
+    val = load_clips(given.store, given.manifest, "val", place, device) if given.manifest.split("val") else None
     _check_trainable(settings, given.manifest, train, val)
     return Data(given, train, val, {kind: train.statistics(kind) for kind in sorted(scales)})
 
@@ -136,4 +138,4 @@ def prepare(settings: TrainSettings, chosen: Chosen, data: Data) -> Ready:
         torch.manual_seed(seed)
         head = build_head(settings.head, len(mean), len(data.given.counts), mean, deviation, layout)
     head.prepare(data.train.draw_rows(PREPARED_ROWS, seed, learnt.clips), seed)
-    return Ready(chosen.config, chosen.method, head, learnt)
+    return Ready(chosen.config, chosen.method, head.to(data.train.device), learnt)

@@ -23,7 +23,7 @@ def score_clips(head: nn.Module, clips: ClipSet, frames: int | None = None) -> n
     return score_together([head], clips, frames)[0]
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def score_together(heads: Sequence[nn.Module], clips: ClipSet, frames: int | None = None) -> list[np.ndarray]:
     """The same of several heads, each batch being read once."""
     if len(clips) == 0:
@@ -34,7 +34,7 @@ def score_together(heads: Sequence[nn.Module], clips: ClipSet, frames: int | Non
     for rows, mask in clips.batches(cut(clips, frames), frames):
         for scores, head in zip(found, heads, strict=True):
             scores.append(head(rows, mask))
-    return [torch.cat(scores).numpy() for scores in found]
+    return [torch.cat(scores).cpu().numpy() for scores in found]
 
 
 def cut(clips: ClipSet, frames: int | None, count: int | None = None) -> tuple[Tensor, ...]:

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import torch
+
 from ..errors import EnvironmentFault, InUse, LongreelError, ManifestError, RunMismatch, StoreDamaged, StoreMismatch
 from .evaluate import load_scored
 from .metrics import evaluate_scores
@@ -121,7 +123,8 @@ class _Pack:
         self.watcher.on_pack([trial.number for trial in self.trials], total)
         if going:
             members = [Member(self.folders[place], self.settings[place]) for place in going]
-            outcomes = train_together(members, lambda number, row: self._goes_on(going[number], row))
+            device = torch.device(self.sweep.device)
+            outcomes = train_together(members, lambda number, row: self._goes_on(going[number], row), device=device)
             self.found |= zip(going, outcomes, strict=True)
             for place in going:
                 self._catch_up(place)

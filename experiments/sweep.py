@@ -58,6 +58,7 @@ class Sweep:
     root: Path | None = None
     protocol: str | None = None
     groups: str | None = None  #: rule in place of the protocol's.
+    device: str = "cpu"  #: that trains.
 
     def given(self, values: Values) -> dict[str, Any]:
         """What a training with these values is asked for, but for the seed.
@@ -105,7 +106,7 @@ def check_sweep(sweep: Sweep) -> dict:
         )
     store = FeatureStore(sweep.store)
     groups = _check_extremes(sweep, manifest, store)
-    return {
+    return ({} if sweep.device == "cpu" else {"device": sweep.device}) | {
         **sweep.space.describe(),
         "objective": sweep.objective.column,
         "sampler": sweep.sampler,

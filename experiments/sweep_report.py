@@ -82,7 +82,7 @@ def train_again(
         suite, sweep.manifest, {label: sweep.store}, numbers, folder / "top", root=sweep.root, groups=sweep.groups
     )
     draws = Draws("val", columns)
-    outcomes = run_suite(runs, draws, min(jobs, len(runs)), on_run)
+    outcomes = run_suite(runs, draws, min(jobs, len(runs)), on_run, device=torch.device(sweep.device))
     if all(outcome.fault is not None for outcome in outcomes):
         return None
     budget = f"the best {len(best)} of {count} trials of a search with seed {sweep.seed}, trained again"
@@ -189,7 +189,7 @@ def train_command(sweep: Sweep, given: Mapping[str, Any], threads: int, out: Pat
             words.append(f"--{option}" if value else f"--no-{option}")
         else:
             words += [f"--{option}", str(value)]
-    return [*words, "--threads", str(threads), "--out", str(out)]
+    return [*words, "--device", sweep.device, "--threads", str(threads), "--out", str(out)]
 
 
 def make_grid(sweep: Sweep, trials: Sequence[Trial]) -> Grid:

@@ -13,6 +13,8 @@ from ..durable import make_folder, owned, write_bytes, write_json
 from ..errors import LongreelError
 from ..provenance import describe_environment
 from .adjust import adjust_output
+from .checkpoint import on_cpu
+from .clips import CPU
 from .epochs import open_epochs
 from .fit import fit_together, only, to_the_end
 from .metrics import evaluate_scores
@@ -53,6 +55,7 @@ def train_run(
     on_epoch: Callable[[dict], None] = lambda row: None,
     *,
     place: str = "auto",
+    device: torch.device = CPU,
     on_data: Callable[[str], None] = lambda place: None,
     keep_epochs: bool = False,
 ) -> Trained:
@@ -67,7 +70,7 @@ def train_run(
         LongreelError: When the training diverged, or head and method cannot be used.
     """
     member = Member(folder, settings, keep_epochs)
-    return only(train_together([member], to_the_end(on_epoch), place=place, on_data=on_data))
+    return only(train_together([member], to_the_end(on_epoch), place=place, device=device, on_data=on_data))
 
 
 def train_together(
@@ -75,6 +78,7 @@ def train_together(
     on_epoch: Callable[[int, dict], bool] = lambda number, row: True,
     *,
     place: str = "auto",
+    device: torch.device = CPU,
     on_data: Callable[[str], None] = lambda place: None,
 ) -> list[Trained | LongreelError | None]:
     """Train runs of one store and manifest side by side, each in the bits that it would have alone.
@@ -86,7 +90,8 @@ def train_together(
         on_epoch: Called with a member's number and the row of its history behind each of its epochs; where it gives
             false, that member goes no further and its folder keeps a checkpoint at most.
         place: Where features are while they are trained on, as in ``load_clips``; no bit depends on it.
-        on_data: Called with that place, ``memory`` or ``disk``, before anything is trained.
+        device: What trains. Clips, frames and mixing are drawn alike on all; bits are those of the device.
+        on_data: Called with where features are, ``memory``, ``disk`` or the device, before anything is trained.
 
     Returns:
         For each member the finished run; or what was wrong with its head or method, or how its training failed; or
@@ -99,12 +104,12 @@ def train_together(
     given, chosen = open_data(members[0].settings), {}
     for number, member in enumerate(members):
         try:
-            chosen[number] = choose(member.settings, given)
+            chosen[number] = choose(member.settings, given, device)
         except LongreelError as error:
             outcomes[number] = error
     if not chosen:
         return outcomes
-    data = read_data(members[0].settings, given, place, {each.scale for each in chosen.values()})
+    data = read_data(members[0].settings, given, place, device, {each.scale for each in chosen.values()})
     ready = {}
     for number, each in chosen.items():
         try:
@@ -148,20 +153,21 @@ def _train(
     return found
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def _remember(ready: Ready, data: Data, settings: TrainSettings) -> Progress:
     """What a head that is not trained does in place of it: it takes the training clips as they are."""
     began, head, train, frames = time.monotonic(), ready.head.eval(), data.train, settings.fit.test_frames
     seen = torch.arange(len(train)) if ready.learnt.clips is None else ready.learnt.clips
     batches = [seen[part] for part in cut(train, frames, len(seen))]
-    head.remember(torch.cat([head.aggregate(*batch) for batch in train.batches(batches, frames)]), train.targets[seen])
+    clips = torch.cat([head.aggregate(*batch) for batch in train.batches(batches, frames)])
+    head.remember(clips, train.targets[seen].to(clips.device))
     return Progress(seconds=time.monotonic() - began)
 
 
 def _end(member: Member, ready: Ready, data: Data, progress: Progress) -> Trained | LongreelError:
     """Adjust the head as the method has it, and write the run."""
     try:
-        adjust_output(ready.head, ready.method.adjustment, data.counts)
+        adjust_output(ready.head, ready.method.adjustment, data.counts.to(data.train.device))
     except LongreelError as error:
         return error
     _finish(member, ready, data, progress)
@@ -171,7 +177,7 @@ def _end(member: Member, ready: Ready, data: Data, progress: Progress) -> Traine
 def _finish(member: Member, ready: Ready, data: Data, progress: Progress) -> None:
     """Write the run's files; ``result.json`` comes last and marks the run as finished."""
     folder, fit, train, val = member.folder, member.settings.fit, data.train, data.val
-    write_bytes(folder / HEAD, save(ready.head.state_dict()))
+    write_bytes(folder / HEAD, save(on_cpu(ready.head.state_dict())))
     value = None
     if val is not None:
         scores, targets = val.with_failed(score_clips(ready.head, val, fit.test_frames))

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -53,16 +54,18 @@ class Training:
 
     def __init__(self, course: Course, number: int, counts: Tensor, train: ClipSet) -> None:
         self.head, self.settings = course.head, course.settings
-        self.checkpoint, self.epochs, self.number, self.counts = course.checkpoint, course.epochs, number, counts
-        self.trusted = course.trusted or Trusted(train.targets)
+        self.checkpoint, self.epochs, self.number, self.device = course.checkpoint, course.epochs, number, train.device
+        self.counts, self.trusted = counts.to(self.device), course.trusted or Trusted(train.targets)
+        self.targets = self.trusted.targets.to(self.device)
+        self.weights = None if self.trusted.weights is None else self.trusted.weights.to(self.device)
         self.legs = lay_out(course.method, self.settings.epochs)
         self.fault: LongreelError | None = None
         self.stopped = False
         torch.manual_seed(self.settings.seed)
-        self.progress = Progress(running_ap=torch.zeros_like(counts))
+        self.progress = Progress(running_ap=torch.zeros_like(self.counts))
         self.optimiser = self._resume(0)
         if self.checkpoint.exists():
-            load_checkpoint(self.checkpoint, self.head, self._resume, self.progress)
+            load_checkpoint(self.checkpoint, self.head, self._resume, self.progress, self.device)
         self._saved = time.monotonic()
 
     @property
@@ -75,9 +78,16 @@ class Training:
         return next(leg for leg in self.legs if self.progress.epoch < leg.end)
 
     @contextmanager
-    def own_draws(self) -> Iterator[None]:
-        """What PyTorch's generator gives in here is this training's, whatever others draw in between."""
+    def own_draws(self, part: float = 0.0) -> Iterator[None]:
+        """What PyTorch's generators give in here is this training's, whatever others draw in between.
+
+        Of another device the generator is seeded by run, epoch and part of the epoch, so that it has no state to keep.
+        """
         torch.set_rng_state(self.progress.draws)
+        if self.device.type != "cpu":
+            places = [self.settings.seed, self.progress.epoch, round(part * 2**52)]
+            (drawn,) = np.random.SeedSequence(places).generate_state(1, np.uint64)
+            torch.get_device_module(self.device).manual_seed(int(drawn) >> 1)
         yield
         self.progress.draws = torch.get_rng_state()
 
@@ -113,14 +123,15 @@ class Training:
             parts: From ``begin_epoch``.
             part: Of the epoch, 0 to 1.
         """
-        settings, progress, weights = self.settings, self.progress, self.trusted.weights
-        batch = Batch(rows, mask, self.trusted.targets[clips])
+        settings, progress, weights = self.settings, self.progress, self.weights
+        clips = clips.to(self.device, non_blocking=True)
+        batch = Batch(rows, mask, self.targets[clips])
         now = rate_at(settings.schedule, progress.epoch + part, *self.leg.span)
         for group in self.optimiser.param_groups:
             group["lr"] = settings.learning_rate * self.leg.stage.rate * now
-        with self.own_draws():
+        with self.own_draws(part):
             known = Known(self.counts, progress.running_ap, torch.default_generator, progress.memory)
-            with products_in(settings.precision):
+            with products_in(settings.precision, self.device):
                 logits, targets = parts.mixer(self.head, batch, known)
             losses = parts.loss(logits.float(), targets, self.counts)  # (B,)
             losses = losses if weights is None else losses * weights[clips]
@@ -136,7 +147,7 @@ class Training:
     def score_unmixed(self, rows: Tensor, mask: Tensor) -> Tensor:
         """Logits ``(B, C)`` of clips as they were drawn; batch statistics and dropout are left alone."""
         was = self.head.training
-        with products_in(self.settings.precision):
+        with products_in(self.settings.precision, self.device):
             scores = self.head.eval()(rows, mask).float()
         self.head.train(was)
         return scores

@@ -10,7 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ...errors import EnvironmentFault, LongreelError, unknown
+from ...devices import choose_device
+from ...errors import LongreelError, unknown
 from ..preprocessing import Preprocessing
 from ..sampling import Sampling
 from ..threads import one_torch_thread
@@ -26,7 +27,6 @@ FRAMES = 16  #: of a clip, for image models, when nothing is said.
 SEGMENTS = 8  #: the same for a temporal shift: what it was trained on.
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 EMBEDDINGS = ("pooled", "projected")
-DEVICES = ("auto", "cpu", "cuda")
 #: windows of one forward pass; small batches are fastest on a CPU. One fixed shape keeps the bits.
 BATCHES = {("cpu", "image"): 8, ("cpu", "video"): 1, ("cuda", "image"): 64, ("cuda", "video"): 8}
 
@@ -88,21 +88,6 @@ def load_frozen(
     source = replace(source, geometry=source.geometry.resized(short_side, crop))
     prepare(source.model, source.model_type, place, dtype)
     return _freeze(source, name or path.resolve().name, place, precision)
-
-
-def choose_device(name: str) -> torch.device:
-    """``cpu``, ``cuda``, or for ``auto`` the GPU where torch finds one.
-
-    Raises:
-        LongreelError: When there is no such choice.
-        EnvironmentFault: When a GPU is asked for and torch finds none.
-    """
-    if name not in DEVICES:
-        raise unknown("device", name, DEVICES)
-    found = torch.cuda.is_available()
-    if name == "cuda" and not found:
-        raise EnvironmentFault("--device cuda: torch finds no GPU. Use --device cpu, or a torch built for your GPU.")
-    return torch.device("cuda" if found and name != "cpu" else "cpu")
 
 
 def prepare(model: nn.Module, model_type: str, place: torch.device, dtype: torch.dtype) -> None:
