@@ -22,15 +22,17 @@ def found_joints(joints: Tensor) -> Tensor:
 
 
 def find_origin(joints: Tensor, mask: Tensor, layout: Layout) -> Tensor:
-    """``(B, 1, 1, 1, C)``: the spine of the first body in a clip's first frame; zero where there is a score.
+    """``(B, 1, 1, 1, C)``: the first body's spine in the first frame that has it; zeros where none has, and of a score.
 
     Args:
         joints: ``(B, T, M, V, C)``.
         mask: ``(B, T)`` bool, true where a frame exists.
         layout: Of the joints.
     """
-    first = mask.int().argmax(dim=1)  # (B,), the first of equals
+    there = (joints[:, :, 0, layout.spine] != 0).any(dim=-1) & mask  # (B, T)
+    first = there.int().argmax(dim=1)  # (B,), the first of equals
     origin = joints[torch.arange(len(joints), device=joints.device), first, 0, layout.spine]  # (B, C)
+    origin = torch.where(there.any(dim=1, keepdim=True), origin, 0.0)
     if layout.scored:
         origin = torch.cat([origin[:, : layout.coordinates], torch.zeros_like(origin[:, layout.coordinates :])], dim=1)
     return origin[:, None, None, None]

@@ -55,10 +55,11 @@ def _gen2balance(counts: Sequence[int]) -> list[str]:
 
 
 def _thirds(counts: Sequence[int]) -> list[str]:
-    """As BRL has them: where three does not divide the classes, the tail gets one more, then the medium."""
+    """As BRL has them: what is left where three does not divide the classes goes to the tail."""
     largest_first = sorted(range(len(counts)), key=lambda index: (-counts[index], index))
     place = {index: rank for rank, index in enumerate(largest_first)}
-    return [("head", "medium", "tail")[(3 * place[index] + 2) // len(counts)] for index in range(len(counts))]
+    size = max(len(counts) // 3, 1)
+    return [("head", "medium", "tail")[min(place[index] // size, 2)] for index in range(len(counts))]
 
 
 #: rule -> (its function, its groups from rich to poor, its bounds in words).

@@ -12,6 +12,8 @@ from ..poses import as_joints, as_rows, find_origin, found_joints, move, take_fr
 from .mixing import Batch, Known, Pooling, mean_over_labels
 from .move import tail_weight
 
+RELEASED_ALPHA = 0.64  #: 16 of the 25 joints of NTU, whatever the layout.
+
 
 @dataclass(frozen=True)
 class Exploration:
@@ -25,10 +27,11 @@ class Exploration:
         other's has more than ``kappa`` times its own, so that the label goes to the rarer.
         Differs from the code: joints keep their slots, there the lower body's come behind the upper's; each clip has
         an ``alpha`` of its own, there one holds for all mixed clips, that of the last; each clip is mixed with chance
-        ``rate``, there a fixed number is. ``released=true`` gives the code's behaviour in these three. In both, what
-        is mixed are the joints, there the stream: that is not the same for bones that cross from part to part. The
-        other's frames are those at the same part of its time, and its body is moved so that both spines begin at the
-        same place, where that code mixes clips that were centred before.
+        ``rate``, there a fixed number is. ``released=true`` gives the code's behaviour in these three, and its
+        ``alpha`` of 0.64 for every layout. Always different: joints are mixed here, and the stream there, which is
+        another thing for bones between the two parts. Frames of the other clip are those at the same part of its
+        time. Its body is moved to the same spine, where that code has centred all clips before. Any other clip of the
+        batch can be the partner; there one that was mixed itself cannot.
         The code has no reverse. Here a clip's frames that exist change their order with chance ``reverse``.
 
     Args:
@@ -81,7 +84,8 @@ class Exploration:
         partner = ((mixed + others[mixed]) % clips).to(batch.device)  # any other clip
         mixed = mixed.to(batch.device)
         counts = mean_over_labels(known.counts, batch.targets)
-        alpha = len(layout.upper) / len(layout.joints) if self.alpha is None else self.alpha
+        usual = RELEASED_ALPHA if self.released else len(layout.upper) / len(layout.joints)
+        alpha = usual if self.alpha is None else self.alpha
         share = own_shares(counts[mixed], counts[partner], self.kappa, alpha)
         share = share[-1:].expand_as(share) if self.released else share
         frames, targets = batch.frames.clone(), batch.targets.clone()

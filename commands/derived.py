@@ -40,7 +40,7 @@ def embed(
     store: Annotated[Path, typer.Argument(help="Store folder to make or to go on with.")],
     as_json: Json = False,
 ) -> None:
-    """Write what the run's head makes of each clip, before its last layer, to STORE: a row a clip for any other head.
+    """Write the vector that the run's head pools each clip into to STORE: a row a clip, for any other head.
 
     Clips of all splits are written. Those of train were learnt from: a head on top sees them more clearly than others.
 

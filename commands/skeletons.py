@@ -9,6 +9,8 @@ import typer
 from ..console import Steps, printable, say
 from .options import Json, print_json
 
+SHOWN = 20  #: failures that are printed.
+
 
 def import_skeletons(
     source: Annotated[Path, typer.Argument(help="HDF5 file of joints, PYSKL's pickle, or folder of .npy files.")],
@@ -30,6 +32,7 @@ def import_skeletons(
 
     Example: longreel import-skeletons nw_ucla.h5 ucla.store --manifest ucla.csv --split official
     """
+    from ..experiments.manifests import check_place
     from ..experiments.skeleton_splits import choose_split, find_twins, write_split
     from ..extract.skeletons import import_skeletons as run
     from ..extract.skeletons import open_skeletons
@@ -38,6 +41,7 @@ def import_skeletons(
     with open_skeletons(source, layout) as found, Steps() as steps:
         name = found.usual if split is None else split
         clips = choose_split(found.manifest.clips, found.splits, found.classes, name)
+        check_place(manifest, clips)
         for note in found.notes:
             say(f"note: {note}")
         report = run(
@@ -48,8 +52,10 @@ def import_skeletons(
             on_plan=lambda plan: _announce(steps, plan),
             on_clip=lambda clip_id: steps.advance(),
         )
-    for failure in report.failures:
+    for failure in report.failures[:SHOWN]:
         say(f"failed: {failure.clip_id}: {failure.reason}")
+    if len(report.failures) > SHOWN:
+        say(f"... {len(report.failures) - SHOWN} more: longreel store info {store}")
     with FeatureStore(store) as features:
         twins = find_twins(features, clips)
     recipe: dict[str, object] = {"skeletons": source.name, "split": name, "layout": found.layout.name}

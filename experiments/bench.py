@@ -28,6 +28,7 @@ from .clips import CPU
 from .draws import Draws, draw_run
 from .evaluate import evaluate_run
 from .fusion import fuse_runs
+from .mixtures import FITTED
 from .settings import TrainSettings, make_settings
 from .suites import Row, Suite, check_columns
 from .train import train_run
@@ -123,6 +124,9 @@ def check_plan(suite: Suite, runs: Sequence[Run], split: str) -> None:
     counts = count_training_clips(manifest)
     groups = make_groups(first.groups, manifest.classes, counts)
     check_columns(suite, groups.members)
+    for run in runs:
+        if run.weights == FITTED and not manifest.split("val"):
+            raise ManifestError(f"row {run.row!r}: finds its weights on val, and {first.manifest} has no val clips.")
     for store in dict.fromkeys(run.settings.store for run in runs):
         spec = FeatureStore(store).spec  # raises where there is none
         for run in runs:

@@ -25,6 +25,7 @@ UNNAMED = {
     "method",
     "departures",
     "watermark",
+    "fused",
 }
 
 
@@ -99,7 +100,7 @@ def name_rows(configs: list[dict]) -> dict[str, list[int]]:
     rows: dict[str, tuple[list[int], str]] = {}
     for index, run in enumerate(flat):
         identity = json.dumps([run.get(key) for key in differ])
-        extra = [f"{key[-1]} {_short(run.get(key))}" for key in shown]
+        extra = [f"{key[-1]} {_short(run[key])}" for key in shown if key in run]
         name = ", ".join([f"{run[('head',)]} {run[('balance',)]}", *extra])
         rows.setdefault(identity, ([], name))[0].append(index)
     named: dict[str, list[int]] = {}

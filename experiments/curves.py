@@ -59,6 +59,8 @@ def _at(points: Sequence[tuple[int, float]], epoch: int) -> tuple[list[int], lis
 
 
 def _read_history(folder: Path) -> list[dict]:
+    if "fused" in read_config(folder):
+        raise LongreelError(f"{folder}: is fused of others, so it has no curve. Name its parts.")
     path = folder / "history.json"
     try:
         history = json.loads(path.read_text())

@@ -1,4 +1,4 @@
-"""What a trained head makes of every clip, as a store of one row a clip: for every other head and method."""
+"""What a trained head pools every clip into, as a store of one row a clip: for every other head and method."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -30,7 +30,7 @@ def embed_run(
     on_plan: Callable[[int], None] = lambda count: None,
     on_clip: Callable[[str], None] = lambda clip_id: None,
 ) -> int:
-    """Write each clip's vector, what the head's last layer is given, to a store as one float16 row.
+    """Write the vector that the head pools each clip into to a store as one float16 row.
 
     Clips of all splits are written, and no label is looked at. The vectors of training clips are those of clips that
     the head has learnt. Clips without features stand in the new store's ledger. Interrupted, the same call goes on.
@@ -75,12 +75,13 @@ def embed_run(
     return written
 
 
+@torch.no_grad()
 def _describe(run: Path, config: dict, store: FeatureStore, head: Standardised) -> Spec:
     source = store.spec
     return Spec(
         backbone=f"{config['head']} on {source.backbone}",
         weights=hash_head(run),
-        dim=head.output.weight.shape[1],
+        dim=head.aggregate(torch.zeros(1, 1, source.dim)).shape[1],
         sampling=f"one row a clip, of {source.sampling}",
         preprocessing=source.preprocessing,
         decoder=source.decoder,

@@ -17,6 +17,8 @@ from .evaluate import load_scored
 from .mixtures import fit_weights, read_weights
 from .runs import claim, hash_head, read_config, read_document
 
+#: of a part's configuration that is told otherwise, or does not say what was fused.
+OWN = {"store", "manifest", "root", "threads", "classes", "counts", "groups", "manifest_digest", "watermark"}
 SAME = ("manifest_digest", "classes", "groups", "counts")  #: of all parts, and of the fused run.
 
 
@@ -36,8 +38,8 @@ def open_parts(folders: Sequence[Path]) -> list[Part]:
         RunMismatch: When one has not finished, or they differ in clips, classes, groups or kind of probabilities.
         LongreelError: When there are fewer than two.
     """
-    if len(folders) < 2:
-        raise LongreelError("one run is nothing to fuse. Name two or more.")
+    if len({folder.resolve() for folder in folders}) < max(2, len(folders)):
+        raise LongreelError("name two runs or more to fuse, each once.")
     parts = []
     for folder in folders:
         config = read_config(folder)
@@ -96,13 +98,11 @@ def fuse_runs(out: Path, folders: Sequence[Path], weights: str | None = None) ->
 def _describe(out: Path, parts: Sequence[Part], weights: Sequence[float], asked: str | None) -> dict:
     """The configuration: that of the first part where all agree or one must speak for all."""
     first = parts[0].config
-    kept = ("manifest", "root", "method", "fit", "standardise", "watermark", *SAME)
+    kept = ("manifest", "root", "method", "fit", "watermark", *SAME)
     members = [
         {
             "run": os.path.relpath(part.folder, out),
             "weight": weight,
-            "head": part.config["head"],
-            "balance": part.config["balance"],
             "link": asdict(part.link),
             "digest": hash_head(part.folder),
         }
@@ -113,8 +113,14 @@ def _describe(out: Path, parts: Sequence[Part], weights: Sequence[float], asked:
         "head": " + ".join(heads),
         "balance": " + ".join(dict.fromkeys(part.config["balance"] for part in parts)),
         "departures": sorted({text for part in parts for text in part.config["departures"]}),
-        "fused": {"weights": asked or "equal", "runs": members},
+        "fused": {"weights": asked or "equal", "runs": members, "of": [_tell_apart(part) for part in parts]},
     }
+
+
+def _tell_apart(part: Part) -> dict:
+    """What makes a part another one than a run that differs in its seed alone."""
+    told = {key: value for key, value in part.config.items() if key not in OWN}
+    return told | {"fit": {key: value for key, value in part.config["fit"].items() if key != "seed"}}
 
 
 def _read_val(parts: Sequence[Part]) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:

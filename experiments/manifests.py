@@ -123,19 +123,33 @@ def write_manifest(out: Path, clips: Sequence[Clip], figures: Made, mapping: Pat
     Raises:
         LongreelError: When other content is there, or a label cannot be written.
     """
-    if out.suffix.lower() != ".csv":
-        raise LongreelError(f"{out}: the manifest is written as CSV. Give a name that ends in .csv.")
+    check_place(out, clips)
     record = json.dumps(asdict(figures), indent=2, allow_nan=False, ensure_ascii=False) + "\n"
     contents = {out: _to_csv(clips).encode(), out.with_suffix(".made.json"): record.encode()}
     if mapping is not None:
         contents[out.with_suffix(".groups.json")] = mapping.read_bytes()
     for path, content in contents.items():
-        if path.exists() and (path.is_dir() or path.read_bytes() != content):
-            raise LongreelError(f"{path}: is there already, and is not the same. Give another --out, or remove it.")
+        _refuse_other(path, content)
     make_folder(out.parent)
     for path, content in contents.items():
         if not path.exists():
             write_bytes(path, content)
+
+
+def check_place(out: Path, clips: Sequence[Clip]) -> None:
+    """Refuse, before long work, a place where a manifest of these clips could not be written.
+
+    Raises:
+        LongreelError: When it is no ``.csv`` file, or other content is there.
+    """
+    if out.suffix.lower() != ".csv":
+        raise LongreelError(f"{out}: the manifest is written as CSV. Give a name that ends in .csv.")
+    _refuse_other(out, _to_csv(clips).encode())
+
+
+def _refuse_other(path: Path, content: bytes) -> None:
+    if path.exists() and (path.is_dir() or path.read_bytes() != content):
+        raise LongreelError(f"{path}: is there already, and is not the same. Give another file, or remove it.")
 
 
 def _find_lists(name: str, protocol: Protocol, folder: Path, option: Mapping[str, object]) -> dict[str, Path]:

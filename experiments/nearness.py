@@ -55,11 +55,14 @@ def learn_nearness(cosines: Sequence[float], looked_at: int) -> Nearness:
     if len(angles) < FEWEST:
         return Nearness(None, f"none: {len(angles)} pairs of clips are too few to learn from", len(angles))
     low, middle = np.quantile(angles, BULK)
-    angle = math.acos(SAME)
+    angle = 0.0
     if low < middle:
         power = math.log(BULK[1] / BULK[0]) / math.log(middle / low)
         rate = min(BULK[0], FALSE_PAIRS / max(looked_at, 1))
-        angle = max(angle, low * (rate / BULK[0]) ** (1.0 / power))
+        angle = low * (rate / BULK[0]) ** (1.0 / power)
+    if angle < math.acos(SAME):
+        rule = f"near in any case; {len(angles)} pairs inside the splits would ask for more, so look at each"
+        return Nearness(SAME, rule, len(angles))
     rule = (
         f"so that {FALSE_PAIRS:g} different pairs of {looked_at} would pass, by {len(angles)} pairs inside the splits"
     )

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 from ..durable import write_bytes, write_json
 from ..errors import RunMismatch
-from ..heads import Standardised, build_head
+from ..heads import SKELETON_HEADS, Standardised, build_head
 from ..layouts import Layout, read_layout
 from ..manifest import Manifest
 from ..store import FeatureStore, Spec
@@ -38,6 +38,7 @@ def resolve_config(settings: TrainSettings, manifest: Manifest, store: FeatureSt
         "manifest_digest": manifest.digest,
         "store_digest": digest,
         "spec": store.spec.as_dict(),
+        "standardise": settings.standardise and settings.head.partition(":")[0] not in SKELETON_HEADS,
         "threads": torch.get_num_threads(),
         "watermark": read_watermark(manifest),
     }

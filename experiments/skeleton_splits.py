@@ -6,6 +6,7 @@ Reference:
     generator that goes on from class to class, and the first are kept.
 """
 
+import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,13 +27,14 @@ class Tail:
     split: str
     most: int  #: clips of class 0, n_max.
     ratio: int  #: times that of the last class.
+    classes: int | None = None  #: of the data that it is for; ``None``: any.
 
 
 RATIOS = (100, 50, 10)
 #: name -> long tail; of a name without a number the ratio is 100. Counts of NTU60 and NTU120 differ by their classes.
 TAILS: dict[str, Tail] = {
-    "lt_if10_train": Tail("official", 100, 10),
-    "lt_if10_train_clean": Tail("train_clean", 100, 10),
+    "lt_if10_train": Tail("official", 100, 10, 10),
+    "lt_if10_train_clean": Tail("train_clean", 100, 10, 10),
     **{
         f"{split}-lt{'' if ratio == 100 else ratio}": Tail(split, most, ratio)
         for split, most in (("xsub", 600), ("xview", 600), ("xset", 400))
@@ -88,10 +90,11 @@ def choose_split(
     Raises:
         LongreelError: When there is no such split.
     """
-    tails = {key: tail for key, tail in TAILS.items() if tail.split in splits}
+    tails = {key: tail for key, tail in TAILS.items() if tail.split in splits and tail.classes in (None, len(classes))}
+    if not name:
+        raise LongreelError(f"there are several splits. Name one with --split: {', '.join([*splits, *tails])}.")
     if name not in splits and name not in tails:
-        known = unknown("split", name, [*splits, *tails])
-        raise LongreelError(f"{known} Give one with --split.") if not name else known
+        raise unknown("split", name, [*splits, *tails])
     chosen = dict(splits[tails[name].split if name in tails else name])
     by_id = {clip.clip_id: clip for clip in clips}
     if name in tails:
@@ -145,7 +148,7 @@ def find_twins(store: FeatureStore, clips: Iterable[Clip]) -> list[tuple[str, st
     twins = []
     for clip in sorted(clips, key=lambda clip: clip.split != "train"):  # training clips first
         if clip.clip_id in store:
-            content = store[clip.clip_id].features.tobytes()
+            content = hashlib.sha256(store[clip.clip_id].features.tobytes()).digest()
             if clip.split == "train":
                 trained.setdefault(content, clip.clip_id)
             elif content in trained:

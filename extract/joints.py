@@ -1,13 +1,15 @@
 """What the importers of skeletons share: clips of joints with their splits, wherever they come from."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..errors import ForeignRefused, LongreelError
 from ..layouts import LAYOUTS, Layout, find_layout
 from ..manifest import Clip, Manifest
 from .arrays import Unreadable
@@ -37,10 +39,40 @@ def choose_layout(asked: str | None, joints: int) -> Layout:
     """The layout that was asked for, else the one with so many joints.
 
     Raises:
-        LongreelError: When there is none.
+        LongreelError: When there is none, or it has another number of joints.
     """
     known = {len(layout.joints): name for name, layout in LAYOUTS.items()}
-    return find_layout(asked or known.get(joints, f"of {joints} joints"))
+    layout = find_layout(asked or known.get(joints, f"of {joints} joints"))
+    if len(layout.joints) != joints:
+        raise LongreelError(
+            f"--layout {asked}: {layout.name} has {len(layout.joints)} joints, these skeletons have {joints}. "
+            f"{f'Take {known[joints]}' if joints in known else 'Give a JSON file of your own'}."
+        )
+    return layout
+
+
+def id_problem(clip_id: str) -> str | None:
+    """What keeps a text from being a clip's id."""
+    if not clip_id or "\0" in clip_id:
+        return f"{clip_id!r:.80} is no id: it is empty or holds NUL"
+    try:
+        clip_id.encode()
+    except UnicodeEncodeError:
+        return f"{clip_id!r:.80} is no id: it is not UTF-8"
+    return None
+
+
+def refuse_twice(name: str, halves: Mapping[str, Sequence[str]], path: Path) -> None:
+    """Refuse a split that has a clip twice, or in two halves.
+
+    Raises:
+        ForeignRefused: With the first of them.
+    """
+    seen: set[str] = set()
+    for clip_id in (each for ids in halves.values() for each in ids):
+        if clip_id in seen:
+            raise ForeignRefused(f"{path}: split {name!r} has {clip_id!r:.80} twice. Each clip is in one half, once.")
+        seen.add(clip_id)
 
 
 def as_rows(joints: NDArray[Any], layout: Layout, bodies: int) -> NDArray[np.float32]:

@@ -93,6 +93,8 @@ def _check(content: _Content, path: Path) -> None:
     for name, texts in (("names", content.names), ("class_names", content.classes)):
         if len(set(texts)) < len(texts) or not all(texts):
             raise LongreelError(f"{path}: {name} has an empty one, or one twice.")
+    if not any(number == 0 for number in content.numbers["split"]):
+        raise LongreelError(f"{path}: split has no 0, so there is no training clip.")
 
 
 def _to_clip(content: _Content, place: int, path: Path) -> Clip:

@@ -98,7 +98,7 @@ def gcn_lite(
     normalise: str = "none",
     dropout: float = 0.2,
 ) -> Skeletal:
-    """A graph head of about 50 thousand numbers, which trains in minutes without a GPU."""
+    """A graph head of 61 thousand numbers for 20 joints and ten classes, which trains in minutes without a GPU."""
     check_at_least(1, "gcn-lite", frames=frames)
     check_share("gcn-lite", dropout=dropout)
     return Skeletal(Skeletons(layout, GraphNetwork(layout, dropout), stream, frames, augment, normalise), classes)

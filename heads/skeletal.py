@@ -28,8 +28,9 @@ class Skeletons(nn.Module):
     """Pool clips of joints: centre them, take a random view of them in training, derive a stream, pick frames, ask a
     network.
 
-    A clip's origin is the spine of its first body in its first frame. In training frames are drawn, one of each of
-    ``frames`` equal parts of a clip's time; else they are spread evenly. Shorter clips have some frames several times.
+    A clip's origin is the spine of its first body in the first frame that has it. In training frames are drawn, one
+    of each of ``frames`` equal parts of a clip's time; else they are spread evenly. Shorter clips have some frames
+    several times.
     Streams are derived before frames are picked, so motion is that of the original rate.
 
     Args:

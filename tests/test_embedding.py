@@ -18,7 +18,14 @@ from longreel.store import FeatureStore, read_failures, verify_store
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-@pytest.mark.parametrize("head", ["nonlinear:hidden=16", "netvlad:clusters=3,hidden=8", "attentive:heads=2"])
+@pytest.mark.parametrize(
+    "head",
+    [
+        *("linear", "cosine", "nonlinear:hidden=16", "nonlinear-early:hidden=16", "attentive:heads=2"),
+        *("netvlad:clusters=3,hidden=8", "netvlad-gated:clusters=3,hidden=8", "psa:heads=2", "msa:heads=2"),
+        "aggregated:clusters=3,reduced=4,heads=2",
+    ],
+)
 def test_each_row_is_what_the_head_makes_of_the_clip_alone(made, head, tmp_path):
     settings = settings_of(made)
     settings = type(settings)(**vars(settings) | {"head": head})

@@ -10,7 +10,7 @@ from scipy.special import expit, softmax
 from small_runs import settings_of
 
 from longreel.errors import LongreelError, RunMismatch
-from longreel.experiments.bench import plan_runs, run_suite
+from longreel.experiments.bench import check_plan, plan_runs, run_suite
 from longreel.experiments.calibration import Link
 from longreel.experiments.compare import compare_runs
 from longreel.experiments.draws import Draws
@@ -135,6 +135,10 @@ def test_fused_runs_of_other_seeds_make_one_row(made, pair, tmp_path):
     fuse_runs(tmp_path / "b", (tmp_path / "three", pair[1]))
     (row,) = compare_runs([tmp_path / "a", tmp_path / "b"])["rows"]
     assert row["seeds"] == [0, 2]
+    train_run(tmp_path / "longer", settings_of(made, seed=3, epochs=6))
+    fuse_runs(tmp_path / "c", (tmp_path / "longer", pair[1]))
+    rows = compare_runs([tmp_path / "a", tmp_path / "c"])["rows"]
+    assert [row["seeds"] for row in rows] == [[0], [3]]
 
 
 def test_weights_found_on_val_are_no_less_likely_there_than_equal_ones(pair, tmp_path):
@@ -153,8 +157,8 @@ def test_weights_found_on_val_are_no_less_likely_there_than_equal_ones(pair, tmp
 
 def test_what_cannot_be_fused_is_refused(made, pair, tmp_path, write_small_store):
     one = pair[0]
-    with pytest.raises(LongreelError, match="one run is nothing to fuse"):
-        fuse_runs(tmp_path / "f", [one])
+    with pytest.raises(LongreelError, match="name two runs or more to fuse, each once"):
+        fuse_runs(tmp_path / "f", [one, one])
     fuse_runs(tmp_path / "f", pair)
     with pytest.raises(RunMismatch, match="f: has no probabilities of its own"):
         fuse_runs(tmp_path / "g", [one, tmp_path / "f"])
@@ -234,6 +238,15 @@ def test_a_suite_has_rows_that_are_fused_and_rows_of_one_store(made, tmp_path):
     assert table["training_seconds"] == pytest.approx(2 * sum(trained))
     again = run_suite(runs, drawn, 2)
     assert json.dumps(make_table(suite, again, drawn)) == json.dumps(table)
+
+
+def test_weights_on_val_are_refused_before_the_work_where_there_is_none(tmp_path, write_small_store):
+    made = write_small_store(tmp_path / "data", splits=("train", "test"))
+    (tmp_path / "suite.toml").write_text(SUITE.replace('"2:1"', '"val"'))
+    suite = read_suite(str(tmp_path / "suite.toml"))
+    runs = plan_runs(suite, made.manifest, {"b": made.store}, [0], tmp_path / "out", groups="5,10")
+    with pytest.raises(LongreelError, match="row 'both': finds its weights on val"):
+        check_plan(suite, runs, "test")
 
 
 @pytest.mark.parametrize(

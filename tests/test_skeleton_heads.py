@@ -14,9 +14,9 @@ from longreel.heads import SKELETON_HEADS, build_head
 from longreel.heads.graph import GraphBlock, graph_of
 from longreel.heads.skeletal import Skeletal
 from longreel.heads.standardised import Standardised
-from longreel.heads.streams import STREAMS
+from longreel.heads.streams import JITTERS, STREAMS, Jitter
 from longreel.layouts import Layout
-from longreel.poses import as_rows
+from longreel.poses import as_rows, find_origin
 
 CASES = [(name, layout, bodies) for name in SKELETON_HEADS for layout, bodies in ((KINECT, 1), (NTU, 2), (COCO, 2))]
 IDS = [f"{name}-{layout.name}" for name, layout, _ in CASES]
@@ -142,6 +142,38 @@ def test_without_augmentation_training_sees_drawn_frames_of_the_clip_as_it_is():
         distances = torch.cdist(seen[clip].flatten(1), own.flatten(1))
         assert distances.amin(dim=1).max() < 1e-3
         assert distances.amin(dim=0).max() < 1e-3  # 24 parts of 7 frames leave none out
+
+
+def test_training_turns_and_stretches_each_clip_by_the_angles_of_the_layout():
+    assert JITTERS["kinect20"] == Jitter(turn=(15.0, 45.0, 0.0), stretch=0.5)
+    assert JITTERS["ntu25"] == Jitter(turn=(17.2, 17.2, 17.2), stretch=0.1, each_axis=True, flip=0.5)
+    assert JITTERS["coco17"] == Jitter(flip=0.5)
+    joints = make_joints(KINECT)[:1, :1].expand(400, -1, -1, -1, -1)  # a single frame, so that none is drawn
+    head = make("gcn-lite", KINECT, 1)
+    torch.manual_seed(0)
+    look = head.train().aggregator.look  # type: ignore[attr-defined]
+    seen, _ = look(as_rows(joints), torch.ones(400, 1, dtype=torch.bool))
+    own = joints[0, 0, 0] - joints[0, 0, 0, KINECT.spine]
+    sizes = (seen[:, 0, 0].flatten(1).norm(dim=1) / own.norm()).sort().values
+    assert 0.5 <= sizes[0] < 0.52
+    assert 1.48 < sizes[-1] <= 1.5
+    turned = seen[:, 0, 0] / (seen[:, 0, 0].flatten(1).norm(dim=1) / own.norm())[:, None, None]
+    change = torch.linalg.lstsq(own.expand(400, -1, -1), turned).solution.mT  # the rotation of each clip
+    about_y, about_x = (-change[:, 2, 0]).asin().rad2deg(), torch.atan2(change[:, 2, 1], change[:, 2, 2]).rad2deg()
+    for angles, most in ((about_x, 15.0), (about_y, 45.0)):
+        assert 0.9 * most < angles.abs().max() <= most * 1.001
+        assert abs(float(angles.mean())) < most / 8
+
+
+def test_a_clip_is_centred_on_the_first_spine_that_was_found():
+    joints = make_joints(NTU, 2)[:1, :, :, :, :].clone()
+    joints[0, 0] = 0.0  # nobody in the first frame
+    joints[0, 1, 0, NTU.spine] = 0.0  # and no spine in the second
+    origin = find_origin(joints, torch.ones(1, 7, dtype=torch.bool), NTU)
+    assert torch.equal(origin.flatten(), joints[0, 2, 0, NTU.spine])
+    assert torch.equal(
+        find_origin(torch.zeros_like(joints), torch.ones(1, 7, dtype=torch.bool), NTU).flatten(), torch.zeros(3)
+    )
 
 
 @pytest.mark.parametrize("name", SKELETON_HEADS)

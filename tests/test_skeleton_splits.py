@@ -68,7 +68,9 @@ def test_a_split_has_its_clips_with_their_ids_as_paths_and_the_rest_is_left_out(
     tail = choose_split(some_clips(), splits, ("a", "b"), "xsub-lt")
     kept = [clip.labels[0] for clip in tail if clip.split == "train"]
     assert (kept.count("a"), kept.count("b")) == (15, 6)  # of 600 and 6; there are 15 of each
-    for wrong in ("xview", "xview-lt", "official", "lt_if10_train", ""):
+    with pytest.raises(LongreelError, match=r"there are several splits\. Name one with --split: xsub, xsub-lt"):
+        choose_split(some_clips(), splits, ("a", "b"), "")
+    for wrong in ("xview", "xview-lt", "official", "lt_if10_train"):
         with pytest.raises(LongreelError, match="no split called") as refused:
             choose_split(some_clips(), splits, ("a", "b"), wrong)
         assert "xsub, xsub-lt, xsub-lt10, xsub-lt50" in str(refused.value)
