@@ -78,13 +78,8 @@ def _retrained(loss: str, sampler: str, mixer: str = "none") -> Method:
     return Method((Stage(loss, until=0.75), Stage(loss, sampler, mixer, output_only=True)))
 
 
-#: BRL's. Its paper leaves the chance of a reverse open: by the tail, as a reverse of all classes mixes up actions that
-#: are each other's reverse, such as sitting down and standing up.
-EXPLORATION = "exploration:tail_weighted=true"
-
-
-def _detached(sampler: str = "tail-repetition", mixer: str = EXPLORATION, later: str = "action-aware") -> Method:
-    """BRL: the weights of the classes count in the last 5 of 24 epochs."""
+def _detached(sampler: str = "tail-repetition", mixer: str = "partial-mixup", later: str = "action-aware") -> Method:
+    """BRL as its code trains, without a reverse: the weights of the classes count in the last 5 of 24 epochs."""
     return Method((Stage("ce", sampler, mixer, until=19 / 24), Stage(later, sampler, mixer)))
 
 
@@ -113,10 +108,11 @@ METHODS: dict[str, Method] = {
     "temporal-reverse": _method("ce", mixer="temporal-reverse"),
     "action-aware-deferred": _detached("instance", "none"),
     "brl": _detached(),
-    "brl-no-mixup": _detached(mixer="temporal-reverse:tail_weighted=true"),
-    "brl-no-reverse": _detached(mixer="partial-mixup"),
+    "brl-reverse": _detached(mixer="exploration"),
+    "brl-tail-reverse": _detached(mixer="exploration:tail_weighted=true"),
+    "brl-no-mixup": _detached(mixer="none"),
     "brl-no-resampling": _detached("instance"),
-    "brl-no-action-aware": _method("ce", "tail-repetition", EXPLORATION),
+    "brl-no-action-aware": _method("ce", "tail-repetition", "partial-mixup"),
 }
 
 

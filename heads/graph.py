@@ -95,7 +95,7 @@ def gcn_lite(
     stream: str = "joint",
     frames: int = 24,
     augment: bool = True,
-    normalise: str = "none",
+    normalise: str = "min-max",
     dropout: float = 0.2,
 ) -> Skeletal:
     """A graph head of 61 thousand numbers for 20 joints and ten classes, which trains in minutes without a GPU."""

@@ -37,7 +37,7 @@ def joint_mlp(
     stream: str = "joint",
     frames: int = 24,
     augment: bool = True,
-    normalise: str = "none",
+    normalise: str = "min-max",
     hidden: int = 128,
     dropout: float = 0.5,
 ) -> Skeletal:

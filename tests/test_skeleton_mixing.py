@@ -252,19 +252,20 @@ def test_numbers_that_make_no_sense_are_refused(options, message):
 
 
 def test_brl_and_its_parts_are_what_the_page_says():
-    resampled, both = "tail-repetition", "exploration:tail_weighted=true"
+    resampled, mixup = "tail-repetition", "partial-mixup"
     weighted = {
-        "brl": (resampled, both),
-        "brl-no-mixup": (resampled, "temporal-reverse:tail_weighted=true"),
-        "brl-no-reverse": (resampled, "partial-mixup"),
-        "brl-no-resampling": ("instance", both),
+        "brl": (resampled, mixup),
+        "brl-reverse": (resampled, "exploration"),
+        "brl-tail-reverse": (resampled, "exploration:tail_weighted=true"),
+        "brl-no-mixup": (resampled, "none"),
+        "brl-no-resampling": ("instance", mixup),
         "action-aware-deferred": ("instance", "none"),
     }
     for name, (sampler, mixer) in weighted.items():
         stages = [(stage.loss, stage.sampler, stage.mixer) for stage in METHODS[name].stages]
         assert stages == [("ce", sampler, mixer), ("action-aware", sampler, mixer)], name
         assert [(leg.first, leg.end) for leg in lay_out(METHODS[name], 24)] == [(0, 19), (19, 24)]
-    plain = {"brl-no-action-aware": (resampled, both), "partial-mixup": ("instance", "partial-mixup")}
+    plain = {"brl-no-action-aware": (resampled, mixup), "partial-mixup": ("instance", mixup)}
     for name, (sampler, mixer) in plain.items():
         (stage,) = METHODS[name].stages
         assert (stage.loss, stage.sampler, stage.mixer) == ("ce", sampler, mixer)

@@ -89,7 +89,7 @@ def test_a_method_of_skeletons_resumes_in_the_same_bits(name, stop, recording, t
 
 
 def test_side_by_side_each_has_the_bits_it_has_alone(recording, tmp_path):
-    ways = [settings_of(recording, balance=name, seed=seed) for seed, name in enumerate(("ce", "brl", "brl-no-mixup"))]
+    ways = [settings_of(recording, balance=name, seed=seed) for seed, name in enumerate(("ce", "brl", "brl-reverse"))]
     ways.append(settings_of(recording, head="gcn-lite:frames=6,stream=bone-motion", balance="brl"))
     members = [Member(tmp_path / f"together{number}", each) for number, each in enumerate(ways)]
     assert all(isinstance(outcome, Trained) for outcome in train_together(members))
