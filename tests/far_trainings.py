@@ -1,0 +1,183 @@
+"""Trainings on a second device, which refuses to compute with what is not there: the bits of the CPU.
+
+Run by ``test_devices.py`` in a process of its own, since a device cannot be closed again.
+"""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from small_device import Far, open_far, waits
+from small_recordings import write_hdf5
+from small_runs import contents, settings_of, stop_at
+from test_fit import ORDINARY
+from typer.testing import CliRunner
+
+from longreel.balance import METHODS
+from longreel.cli import app
+from longreel.errors import LongreelError
+from longreel.experiments.clips import ClipSet, load_clips
+from longreel.experiments.optimisation import FitSettings
+from longreel.experiments.runs import read_scores
+from longreel.experiments.settings import TrainSettings
+from longreel.experiments.train import Member, Trained, train_run, train_together
+from longreel.experiments.training import Course, Training
+from longreel.heads import build_head
+from longreel.heads.dropout import Dropout
+from longreel.layouts import LAYOUTS
+from longreel.manifest import read_manifest
+from longreel.store import FeatureStore
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+HEADS = (
+    *("linear", "cosine", "nonlinear:hidden=8", "nonlinear-early:hidden=8", "knn:neighbours=3"),
+    *(
+        "netvlad:clusters=3,hidden=5",
+        "netvlad:clusters=3,hidden=5,codebook=kmeans",
+        "netvlad-gated:clusters=3,hidden=5",
+    ),
+    *("psa:heads=2,hidden=8", "msa:heads=2,hidden=8", "attentive:heads=2"),
+    "aggregated:clusters=3,reduced=4,heads=2,hidden=8",
+)
+
+
+@pytest.fixture
+def no_dropout(monkeypatch):
+    """Dropout draws otherwise on a CPU than elsewhere."""
+    monkeypatch.setattr(Dropout, "forward", lambda self, input: input)
+
+
+@pytest.fixture(scope="module")
+def far():
+    return open_far()
+
+
+def strip(config: str) -> dict:
+    return {key: value for key, value in json.loads(config).items() if key != "device"}
+
+
+def train_on_both(settings, far, tmp_path) -> None:
+    train_run(tmp_path / "near", settings)
+    train_run(tmp_path / "far", settings, device=far)
+    near, there = (contents(tmp_path / place) for place in ("near", "far"))
+    scored = [each.pop("scores-val.safetensors", None) for each in (near, there)]
+    assert there == near
+    if scored[0] is not None:
+        scored = [read_scores(tmp_path / place / "scores-val.safetensors")[0] for place in ("near", "far")]
+        np.testing.assert_allclose(scored[1], scored[0], rtol=0, atol=1e-6)  # attention is computed in another way
+    configs = [(tmp_path / place / "config.json").read_text() for place in ("near", "far")]
+    assert strip(configs[0]) == strip(configs[1])
+    assert ["device" in json.loads(config) for config in configs] == [False, True]
+
+
+def test_the_device_refuses_to_mix(far):
+    there = torch.ones(3).to(far)
+    assert isinstance(there + 1, Far)
+    assert (there * 2).cpu().tolist() == [2, 2, 2]
+    with pytest.raises(RuntimeError, match="of tensors on far and on the CPU"):
+        there + torch.ones(3)
+    with pytest.raises(RuntimeError, match="of tensors on far and on the CPU"):
+        there[torch.tensor([0, 1])]
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_every_head_is_trained_there(head, made, far, no_dropout, tmp_path):
+    train_on_both(replace(settings_of(made), head=head), far, tmp_path)
+
+
+@pytest.mark.parametrize("name", ORDINARY)
+def test_every_method_is_trained_there(name, made, far, no_dropout, tmp_path):
+    settings = replace(settings_of(made, balance=name, frames=3), head="nonlinear:hidden=8")
+    train_on_both(settings, far, tmp_path)
+
+
+@pytest.mark.parametrize("released", ["framestack", "move"])
+def test_released_forms_are_trained_there(released, made, far, no_dropout, tmp_path):
+    head = "aggregated:clusters=3,reduced=4,heads=2,hidden=8"
+    train_on_both(replace(settings_of(made, balance=released), head=head, compat="released"), far, tmp_path)
+
+
+@pytest.mark.parametrize("balance", ["brl", "temporal-reverse"])
+@pytest.mark.parametrize("head", ["gcn-lite:frames=3,stream=bone-motion", "joint-mlp:frames=3"])
+def test_skeletons_are_trained_there(head, balance, far, no_dropout, tmp_path):
+    write_hdf5(tmp_path / "a.h5", 14)
+    words = ["import-skeletons", tmp_path / "a.h5", tmp_path / "s", "--manifest", tmp_path / "c.csv"]
+    assert CliRunner().invoke(app, list(map(str, words))).exit_code == 0
+    fit = FitSettings(epochs=4, batch_size=8)
+    settings = TrainSettings(tmp_path / "s", tmp_path / "c.csv", head=head, balance=balance, fit=fit)
+    train_on_both(settings, far, tmp_path)
+
+
+@pytest.mark.parametrize("place", ["auto", "memory", "disk"])
+def test_features_are_there_or_come_batch_by_batch(place, made, far, tmp_path):
+    said = []
+    settings = settings_of(made, frames=3)
+    train_run(tmp_path / "near", replace(settings, head="linear"))
+    train_run(tmp_path / "far", replace(settings, head="linear"), device=far, place=place, on_data=said.append)
+    assert said == ["far" if place == "auto" else place]
+    assert contents(tmp_path / "far") == contents(tmp_path / "near")
+
+
+def test_statistics_and_rows_are_brought_back(made, far):
+    store, manifest = FeatureStore(made.store), read_manifest(made.manifest)
+    near, there = (load_clips(store, manifest, "train", device=place) for place in (torch.device("cpu"), far))
+    for mine, other in zip(near.statistics(), there.statistics(), strict=True):
+        assert torch.equal(mine, other)
+    assert torch.equal(near.draw_rows(7, 0), there.draw_rows(7, 0))
+    rows, mask = there.batch(torch.tensor([2, 0]))
+    assert (rows.device.type, mask.device.type) == ("far", "far")
+
+
+@pytest.mark.parametrize("name", ["crt", "framestack", "lmr"])
+@pytest.mark.parametrize("stop", [1, 3])
+def test_interrupted_there_it_goes_on_there(name, stop, made, far, tmp_path):
+    settings = settings_of(made, balance=name, checkpoint_seconds=0)  # with dropout
+    train_run(tmp_path / "straight", settings, device=far)
+    with pytest.raises(KeyboardInterrupt):
+        train_run(tmp_path / "run", settings, device=far, on_epoch=stop_at(stop))
+    with pytest.raises(LongreelError, match="holds another run: device is 'far' there, None now"):
+        train_run(tmp_path / "run", settings)
+    train_run(tmp_path / "run", settings, device=far)
+    assert contents(tmp_path / "run") == contents(tmp_path / "straight")
+
+
+def test_side_by_side_there_each_has_the_bits_it_has_alone(made, far, tmp_path):
+    ways = [settings_of(made, balance=name, seed=seed) for seed, name in enumerate(("ce", "move", "mixup", "lmr"))]
+    members = [Member(tmp_path / f"together{number}", each) for number, each in enumerate(ways)]
+    assert all(isinstance(outcome, Trained) for outcome in train_together(members, device=far))
+    for number, each in enumerate(ways):
+        train_run(tmp_path / f"alone{number}", each, device=far)
+        assert contents(tmp_path / f"together{number}") == contents(tmp_path / f"alone{number}")
+
+
+def step_there(head: str, method: str, far) -> list[str]:
+    """What a training step, not the first, waits for."""
+    layout = LAYOUTS["kinect20"]
+    features, offsets, labels = torch.randn(48, layout.size).to(far), torch.arange(0, 49, 6), torch.arange(8) % 4
+    clips = ClipSet(tuple("abcdefgh"), features, offsets, torch.eye(4)[labels], device=far)
+    made = build_head(head, layout.size, 4, torch.zeros(layout.size), torch.ones(layout.size), layout).to(far)
+    course = Course(made, METHODS[method], FitSettings(clip_norm=1.0), Path("none"))
+    training = Training(course, 0, torch.tensor([40.0, 20.0, 10.0, 5.0]), clips)
+    parts, generator = training.begin_epoch(), torch.Generator()
+    for _ in range(2):
+        waits.clear()
+        training.step(*clips.batch(torch.arange(8), 4, generator), torch.arange(8), parts, 0.1)
+    return list(waits)
+
+
+@pytest.mark.parametrize("head", [head.replace("heads=2", "heads=6") for head in HEADS if not head.startswith("knn")])
+def test_no_step_of_a_head_waits_for_the_device(head, far):
+    assert step_there(head, "ce", far) == []
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_no_first_step_of_a_method_waits_for_the_device(method, far):
+    head = "linear" if method in ORDINARY else "joint-mlp"
+    assert step_there(head, method, far) == []
+
+
+def test_what_waits_is_noticed(far):
+    assert step_there("gcn-lite", "ce", far)  # picks the bodies that exist
