@@ -78,9 +78,9 @@ def test_the_device_refuses_to_mix(far):
     assert isinstance(there + 1, Far)
     assert (there * 2).cpu().tolist() == [2, 2, 2]
     with pytest.raises(RuntimeError, match="of tensors on far and on the CPU"):
-        there + torch.ones(3)
+        _ = there + torch.ones(3)
     with pytest.raises(RuntimeError, match="of tensors on far and on the CPU"):
-        there[torch.tensor([0, 1])]
+        _ = there[torch.tensor([0, 1])]
 
 
 @pytest.mark.parametrize("head", HEADS)
