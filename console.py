@@ -148,7 +148,8 @@ def _table(title: Text, columns: Sequence[str]) -> Table:
 
 def _title(document: dict) -> Text:
     epoch = "fused" if document["epoch"] is None else f"epoch {document['epoch']}"
-    return Text(f"{document['head']} {document['balance']}, seed {document['seed']}, {epoch}, {document['split']} split")
+    how = f"{document['head']} {document['balance']}, seed {document['seed']}, {epoch}"
+    return Text(f"{how}, {document['split']} split")
 
 
 def _footnotes(rows: Sequence[dict], document: dict) -> list[str]:
