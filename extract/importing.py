@@ -27,7 +27,7 @@ from ..store import (
 )
 from .arrays import Changing, Unreadable, to_clip
 from .pipeline import Extraction
-from .planning import Plan, file_facts, open_whole, plan_extraction
+from .planning import Plan, file_facts, id_problem, open_whole, plan_extraction
 from .sources import Source
 
 LIMITS = SealLimits(clips=16384, size=64 << 20)
@@ -153,7 +153,7 @@ class Ready:
 
 def _read_clip(source: Source, clip: Clip, dim: int, fps: float | None) -> Ready | Failure:
     try:
-        if problem := _id_problem(clip.clip_id):
+        if problem := id_problem(clip.clip_id):
             raise Unreadable(problem)
         loaded = source.load(clip)
         features = to_clip(loaded.values, dim, fps)
@@ -163,16 +163,6 @@ def _read_clip(source: Source, clip: Clip, dim: int, fps: float | None) -> Ready
         return Failure(clip.clip_id, clip.path, str(error), "", *facts, time=time.time())
     origin = Origin(source.reader, 1.0, loaded.size, loaded.mtime_ns, NOT_HASHED)
     return Ready(clip.clip_id, features, origin, features.digest(clip.clip_id))
-
-
-def _id_problem(clip_id: str) -> str | None:
-    if not clip_id or "\0" in clip_id:
-        return "its name gives no clip id"
-    try:
-        clip_id.encode()
-    except UnicodeEncodeError:
-        return "its name is not UTF-8; rename it"
-    return None
 
 
 def _read_ahead(

@@ -51,17 +51,6 @@ def choose_layout(asked: str | None, joints: int) -> Layout:
     return layout
 
 
-def id_problem(clip_id: str) -> str | None:
-    """What keeps a text from being a clip's id."""
-    if not clip_id or "\0" in clip_id:
-        return f"{clip_id!r:.80} is no id: it is empty or holds NUL"
-    try:
-        clip_id.encode()
-    except UnicodeEncodeError:
-        return f"{clip_id!r:.80} is no id: it is not UTF-8"
-    return None
-
-
 def refuse_twice(name: str, halves: Mapping[str, Sequence[str]], path: Path) -> None:
     """Refuse a split that has a clip twice, or in two halves.
 

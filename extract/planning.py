@@ -101,6 +101,17 @@ def plan_extraction(
     return plan
 
 
+def id_problem(clip_id: str) -> str | None:
+    """Why a name that others gave cannot be a clip's id."""
+    if not clip_id or "\0" in clip_id:
+        return "its name gives no clip id"
+    try:
+        clip_id.encode()
+    except UnicodeEncodeError:
+        return "its name is not UTF-8; rename it"
+    return None
+
+
 def file_facts(path: Path | str) -> tuple[int, int]:
     """Size and modification time in nanoseconds; -1 for both when there is no such file."""
     try:

@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 from ..errors import ForeignRefused, LongreelError
 from ..manifest import Clip, Manifest
 from .arrays import Unreadable
-from .joints import Skeletons, choose_layout, id_problem, refuse_twice
+from .joints import Skeletons, choose_layout, refuse_twice
 from .kpfiles import is_folded, unfold
 from .plain_pickle import Array, load_plain
+from .planning import id_problem
 
 MOST_CLASSES = 100_000
 BODIES = 2  #: of a clip that are kept, as PYSKL's own training does.

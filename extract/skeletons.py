@@ -21,20 +21,18 @@ from ..store import (
     Failure,
     FeatureStore,
     Origin,
-    SealLimits,
     ShardWriter,
     Spec,
     append_failures,
 )
 from .arrays import Unreadable, load_npy, peek_npy
+from .importing import LIMITS, NOT_HASHED
 from .joints import Skeletons, as_rows, choose_layout
 from .nw_ucla import open_hdf5
 from .pipeline import Extraction
 from .planning import Plan, file_facts, open_whole, plan_extraction
 from .pyskl import open_pyskl
 
-LIMITS = SealLimits(clips=16384, size=64 << 20)
-NOT_HASHED = "00" * 32  #: as the digest of the source file: the clip's own digest says whether its content changed.
 TABLE, LAYOUT = "clips.csv", "layout.json"  #: beside ``.npy`` files.
 
 

@@ -59,7 +59,7 @@ def strip(config: str) -> dict:
     return {key: value for key, value in json.loads(config).items() if key != "device"}
 
 
-def train_on_both(settings, far, tmp_path) -> None:
+def assert_trained_alike(settings, far, tmp_path) -> None:
     train_run(tmp_path / "near", settings)
     train_run(tmp_path / "far", settings, device=far)
     near, there = (contents(tmp_path / place) for place in ("near", "far"))
@@ -85,19 +85,19 @@ def test_the_device_refuses_to_mix(far):
 
 @pytest.mark.parametrize("head", HEADS)
 def test_every_head_is_trained_there(head, made, far, no_dropout, tmp_path):
-    train_on_both(replace(settings_of(made), head=head), far, tmp_path)
+    assert_trained_alike(replace(settings_of(made), head=head), far, tmp_path)
 
 
 @pytest.mark.parametrize("name", ORDINARY)
 def test_every_method_is_trained_there(name, made, far, no_dropout, tmp_path):
     settings = replace(settings_of(made, balance=name, frames=3), head="nonlinear:hidden=8")
-    train_on_both(settings, far, tmp_path)
+    assert_trained_alike(settings, far, tmp_path)
 
 
 @pytest.mark.parametrize("released", ["framestack", "move"])
 def test_released_forms_are_trained_there(released, made, far, no_dropout, tmp_path):
     head = "aggregated:clusters=3,reduced=4,heads=2,hidden=8"
-    train_on_both(replace(settings_of(made, balance=released), head=head, compat="released"), far, tmp_path)
+    assert_trained_alike(replace(settings_of(made, balance=released), head=head, compat="released"), far, tmp_path)
 
 
 @pytest.mark.parametrize("balance", ["brl", "temporal-reverse"])
@@ -108,7 +108,7 @@ def test_skeletons_are_trained_there(head, balance, far, no_dropout, tmp_path):
     assert CliRunner().invoke(app, list(map(str, words))).exit_code == 0
     fit = FitSettings(epochs=4, batch_size=8)
     settings = TrainSettings(tmp_path / "s", tmp_path / "c.csv", head=head, balance=balance, fit=fit)
-    train_on_both(settings, far, tmp_path)
+    assert_trained_alike(settings, far, tmp_path)
 
 
 @pytest.mark.parametrize("place", ["auto", "memory", "disk"])
