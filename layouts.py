@@ -31,6 +31,9 @@ class Layout:
     skip: tuple[int, ...] | None = None  #: of each joint, one about two bones away; itself where there is none.
     channels: int = 3  #: numbers of a joint, C.
     coordinates: int = 3  #: the first of them; what follows, if anything, is a score.
+    upright: tuple[int, ...] | None = (
+        None  #: four joints: up the body from, to; across it, from right to left, from, to.
+    )
 
     def __post_init__(self) -> None:
         if fault := _fault(self):
@@ -133,6 +136,7 @@ KEYS = {
     **dict.fromkeys(("centre", "spine"), "a whole number"),
     "skip": "a list of whole numbers, or null",
     **dict.fromkeys(("channels", "coordinates"), "a whole number"),
+    "upright": "a list of whole numbers, or null",
 }
 NEEDED = [field.name for field in fields(Layout) if field.default is MISSING]
 
@@ -148,6 +152,9 @@ def _fault(layout: Layout) -> str | None:
     for key, table in tables.items():
         if table is not None and len(table) != count:
             return f"{key} has {len(table)} numbers for {count} joints. Give one for each."
+    if layout.upright is not None and (len(layout.upright) != 4 or layout.coordinates != 3):
+        return "upright must be four joints, of a layout in three dimensions, or null."
+    tables |= {"upright": layout.upright}
     tables |= {"upper": layout.upper, "lower": layout.lower, "centre": (layout.centre,), "spine": (layout.spine,)}
     for key, table in tables.items():
         if wrong := [joint for joint in table or () if not 0 <= joint < count]:
@@ -171,7 +178,7 @@ def _root(parents: tuple[int, ...], joint: int) -> int | None:
 
 #: name -> layout. The skip tables are those of BRL's released code (github.com/firework8/BRL), as no one rule gives
 #: them; bones and mirrors of ntu25 and coco17 are PYSKL's, and kinect20's those of the NW-UCLA loaders. BRL has no
-#: skip table or body parts for coco17; the parts here are ours.
+#: skip table or body parts for coco17; the parts here are ours. What is upright is PYSKL's (PreNormalize3D), for ntu25.
 LAYOUTS: dict[str, Layout] = {
     "ntu25": Layout(
         name="ntu25",
@@ -190,6 +197,7 @@ LAYOUTS: dict[str, Layout] = {
         centre=20,
         spine=1,
         skip=(20, 1, 2, 20, 4, 20, 4, 5, 8, 20, 8, 9, 1, 0, 12, 13, 1, 0, 16, 17, 20, 7, 6, 11, 10),
+        upright=(0, 1, 8, 4),
     ),
     "kinect20": Layout(
         name="kinect20",
@@ -207,6 +215,7 @@ LAYOUTS: dict[str, Layout] = {
         centre=2,
         spine=1,
         skip=(2, 1, 2, 3, 4, 2, 4, 5, 8, 2, 8, 9, 1, 0, 12, 13, 1, 0, 16, 17),
+        upright=(0, 1, 8, 4),
     ),
     "coco17": Layout(
         name="coco17",

@@ -1,7 +1,8 @@
-"""Rows of joints as tensors: ``(B, T, D)`` and ``(B, T, M, V, C)``, and where a clip's body stands."""
+"""Rows of joints as tensors: ``(B, T, D)`` and ``(B, T, M, V, C)``, where a clip's body stands and how it is turned."""
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from .layouts import Layout
 
@@ -41,6 +42,43 @@ def find_origin(joints: Tensor, mask: Tensor, layout: Layout) -> Tensor:
 def move(joints: Tensor, by: Tensor, found: Tensor) -> Tensor:
     """Joints moved by ``(B, 1, 1, 1, C)``; those that were not found stay zero."""
     return torch.where(found, joints + by, 0.0)
+
+
+@torch.no_grad()
+def find_axes(joints: Tensor, found: Tensor, layout: Layout) -> Tensor:
+    """``(B, C', C')``, a rotation of the C' coordinates: its rows point to the left of a clip's first body, up it, and
+    to its front or back.
+
+    Up is the layout's line up the body, and left the part at right angles to it of that across the body, each in the
+    mean of the frames that have all four joints. Where one has no length, or the layout has none, nothing is turned.
+
+    Args:
+        joints: ``(B, T, M, V, C)``.
+        found: ``(B, T, M, V, 1)`` bool, false in frames that do not exist.
+        layout: Of the joints.
+    """
+    same = torch.eye(layout.coordinates, device=joints.device, dtype=joints.dtype).expand(len(joints), -1, -1)
+    if layout.upright is None:
+        return same
+    ends = list(layout.upright)
+    there = found[:, :, 0, ends, 0].all(dim=2)[..., None]  # (B, T, 1)
+    lower, upper, right, left = joints[:, :, 0, ends, : layout.coordinates].unbind(dim=2)  # (B, T, 3) each
+    up = F.normalize(((upper - lower) * there).sum(dim=1), dim=1)
+    across = ((left - right) * there).sum(dim=1)
+    across = F.normalize(across - (across * up).sum(dim=1, keepdim=True) * up, dim=1)
+    axes = torch.stack([across, up, torch.linalg.cross(across, up)], dim=1)
+    sound = axes.square().sum(dim=2).gt(0.5).all(dim=1)  # rows are of length 1, or 0
+    return torch.where(sound[:, None, None], axes, same)
+
+
+def turn(joints: Tensor, change: Tensor, layout: Layout) -> Tensor:
+    """Joints ``(B, T, M, V, C)`` with coordinates multiplied by ``(B, C', C')``; scores stay what they are.
+
+    Written out, as a product of matrices would be rounded where training is in half precision.
+    """
+    axes = layout.coordinates
+    turned = (joints[..., None, :axes] * change[:, None, None, None]).sum(dim=-1)
+    return torch.cat([turned, joints[..., axes:]], dim=-1)
 
 
 def valid_first(mask: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ..errors import LongreelError
 from ..layouts import Layout
-from ..poses import as_joints, as_rows, find_origin, found_joints, move, take_frames, valid_first
+from ..poses import as_joints, as_rows, find_axes, find_origin, found_joints, move, take_frames, turn, valid_first
 from .mixing import Batch, Known, Pooling, mean_over_labels
 from .move import tail_weight
 
@@ -30,7 +30,8 @@ class Exploration:
         ``rate``, there a fixed number is. ``released=true`` gives the code's behaviour in these three, and its
         ``alpha`` of 0.64 for every layout. Always different: joints are mixed here, and the stream there, which is
         another thing for bones between the two parts. Frames of the other clip are those at the same part of its
-        time. Its body is moved to the same spine, where that code has centred all clips before. Any other clip of the
+        time. Its body is moved to the same spine and turned the same way, where that code has centred and turned all
+        clips before. Any other clip of the
         batch can be the partner; there one that was mixed itself cannot.
         The code has no reverse. Here a clip's frames that exist change their order with chance ``reverse``.
 
@@ -143,14 +144,20 @@ def mix_parts(batch: Batch, own: Tensor, other: Tensor, layout: Layout, *, in_or
     """
     mine, theirs = (as_joints(batch.frames[clips], layout) for clips in (own, other))  # (N, T, M, V, C)
     places = matching_frames(batch.mask[own], batch.mask[other])
-    there = find_origin(mine, batch.mask[own], layout) - find_origin(theirs, batch.mask[other], layout)
-    theirs = take_frames(theirs, places)
-    theirs = move(theirs, there, found_joints(theirs))
+    mine_at, theirs_at = find_origin(mine, batch.mask[own], layout), find_origin(theirs, batch.mask[other], layout)
+    found = found_joints(theirs)
+    theirs = turn(move(theirs, -theirs_at, found), _axes(theirs, batch.mask[other], layout), layout)
+    theirs = turn(theirs, _axes(mine, batch.mask[own], layout).mT, layout)  # as the others' bodies would stand there
+    theirs = take_frames(move(theirs, mine_at, found), places)
     upper, lower = list(layout.upper), list(layout.lower)
     if not in_order:
         return as_rows(torch.cat([mine[..., upper, :], theirs[..., lower, :]], dim=-2))
     mine[..., lower, :] = theirs[..., lower, :]
     return as_rows(mine)
+
+
+def _axes(joints: Tensor, mask: Tensor, layout: Layout) -> Tensor:
+    return find_axes(joints, found_joints(joints) & mask[..., None, None, None], layout)
 
 
 def matching_frames(own: Tensor, other: Tensor) -> Tensor:

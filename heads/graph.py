@@ -94,6 +94,8 @@ def gcn_lite(
     *,
     stream: str = "joint",
     frames: int = 24,
+    spreads: int = 4,
+    upright: bool = True,
     augment: bool = True,
     normalise: str = "min-max",
     dropout: float = 0.2,
@@ -101,4 +103,6 @@ def gcn_lite(
     """A graph head of 61 thousand numbers for 20 joints and ten classes, which trains in minutes without a GPU."""
     check_at_least(1, "gcn-lite", frames=frames)
     check_share("gcn-lite", dropout=dropout)
-    return Skeletal(Skeletons(layout, GraphNetwork(layout, dropout), stream, frames, augment, normalise), classes)
+    return Skeletal(
+        Skeletons(layout, GraphNetwork(layout, dropout), stream, frames, spreads, upright, augment, normalise), classes
+    )

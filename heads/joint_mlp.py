@@ -36,6 +36,8 @@ def joint_mlp(
     *,
     stream: str = "joint",
     frames: int = 24,
+    spreads: int = 4,
+    upright: bool = True,
     augment: bool = True,
     normalise: str = "min-max",
     hidden: int = 128,
@@ -45,4 +47,4 @@ def joint_mlp(
     check_at_least(1, "joint-mlp", hidden=hidden, frames=frames)
     check_share("joint-mlp", dropout=dropout)
     network = JointMlp(frames * dim, hidden, dropout)
-    return Skeletal(Skeletons(layout, network, stream, frames, augment, normalise), classes)
+    return Skeletal(Skeletons(layout, network, stream, frames, spreads, upright, augment, normalise), classes)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from ..layouts import Layout
-from ..poses import as_joints, find_origin, found_joints, move, take_frames
+from ..poses import as_joints, find_axes, find_origin, found_joints, move, take_frames, turn
 from .classifiers import LinearClassifier
 from .options import check_at_least, check_choice
 from .pooled import Pooled
@@ -29,15 +29,20 @@ class Skeletons(nn.Module):
     network.
 
     A clip's origin is the spine of its first body in the first frame that has it. In training frames are drawn, one
-    of each of ``frames`` equal parts of a clip's time; else they are spread evenly. Shorter clips have some frames
-    several times.
+    of each of ``frames`` equal parts of a clip's time; else they are spread evenly, ``spreads`` times, and the vector
+    is the mean. Shorter clips have some frames several times.
     Streams are derived before frames are picked, so motion is that of the original rate.
 
     Args:
         layout: Of the joints.
         network: Whatever is learnt.
         stream: One of ``STREAMS``.
-        frames: How many the network sees, ``T'``.
+        frames: How many the network sees at once, ``T'``.
+        spreads: How often it sees a clip that is scored. BRL's code takes the mean of the probabilities of ten random
+            draws; the mean of the vectors, of even spreads, needs no generator and scores as well
+            (docs/benchmarks.md).
+        upright: Whether clips are turned so that the first body stands along y and its shoulders along x, where the
+            layout says what those are.
         augment: Whether training turns, stretches and mirrors clips.
         normalise: ``min-max``, each axis of a clip to [-1, 1] as NW-UCLA's loaders have it, which undoes a stretch; or
             ``none``, which keeps units, as PYSKL does for NTU.
@@ -51,15 +56,24 @@ class Skeletons(nn.Module):
     branches = 1
 
     def __init__(
-        self, layout: Layout, network: Network, stream: str, frames: int, augment: bool, normalise: str
+        self,
+        layout: Layout,
+        network: Network,
+        stream: str,
+        frames: int,
+        spreads: int,
+        upright: bool,
+        augment: bool,
+        normalise: str,
     ) -> None:
         super().__init__()
         check_choice("skeletons", "stream", stream, STREAMS)
         check_choice("skeletons", "normalise", normalise, NORMALISATIONS)
-        check_at_least(1, "skeletons", frames=frames)
+        check_at_least(1, "skeletons", frames=frames, spreads=spreads)
         derive(torch.zeros(1, 1, 1, len(layout.joints), layout.channels), torch.ones(1, 1).bool(), layout, stream)
         self.layout, self.network, self.width = layout, network, network.width
-        self.stream, self.frames, self.normalise = stream, frames, normalise
+        self.stream, self.frames, self.spreads, self.normalise = stream, frames, spreads, normalise
+        self.upright = upright
         self.jitter = JITTERS.get(layout.name, Jitter()) if augment else None
 
     def forward(self, frames: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -67,21 +81,29 @@ class Skeletons(nn.Module):
         if views is None:
             views = torch.ones(1, *frames.shape[:2], dtype=torch.bool, device=frames.device)
         seen = frames.expand(len(views), -1, -1, -1).flatten(0, 1)  # (V * B, T, D)
-        pooled = self.network(*self.look(seen, views.flatten(0, 1)))
+        spreads, bodies = self.look(seen, views.flatten(0, 1))
+        pooled = torch.stack([self.network(values, bodies) for values in spreads]).mean(dim=0)
         return as_asked(pooled.unflatten(0, views.shape[:2]), mask)
 
-    def look(self, rows: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """What the network sees of rows ``(B, T, D)`` with mask ``(B, T)``: ``(B, T', M, V, C)``, bodies ``(B, M)``."""
+    def look(self, rows: Tensor, mask: Tensor) -> tuple[list[Tensor], Tensor]:
+        """What the network sees of rows ``(B, T, D)`` with mask ``(B, T)``: bodies ``(B, M)``, and each time the joints
+        ``(B, T', M, V, C)``.
+        """
         joints = as_joints(rows, self.layout)
         found = found_joints(joints) & mask[..., None, None, None]
         joints = move(joints, -find_origin(joints, mask, self.layout), found)
+        if self.upright:
+            joints = turn(joints, find_axes(joints, found, self.layout), self.layout)
         if self.training and self.jitter is not None:
             joints = jitter(joints, self.layout, self.jitter)
         if self.normalise == "min-max":
             joints = min_max(joints, found, self.layout)
         values = derive(joints, mask, self.layout, self.stream)
-        places = (draw_places if self.training else spread_places)(mask, self.frames)
-        return take_frames(values, places), found.any(dim=(1, 3, 4))
+        if self.training:
+            places = (draw_places(mask, self.frames),)
+        else:
+            places = spread_places(mask, self.frames, self.spreads)
+        return [take_frames(values, each) for each in places], found.any(dim=(1, 3, 4))
 
     def prepare(self, rows: Tensor, seed: int) -> None:
         """Nothing comes from the training rows."""

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..errors import LongreelError
 from ..layouts import Layout
-from ..poses import take_frames, valid_first
+from ..poses import take_frames, turn, valid_first
 
 
 def joint(joints: Tensor, layout: Layout) -> Tensor:
@@ -123,9 +123,7 @@ def jitter(joints: Tensor, layout: Layout, by: Jitter) -> Tensor:
     sizes = 1 + by.stretch * (2 * torch.rand(clips, axes if by.each_axis else 1) - 1)
     mirrored = (torch.rand(clips) < by.flip).to(joints.device)
     change = (rotation(angles)[:, :axes, :axes] * sizes[:, None]).to(joints)  # (B, C, C), stretched first
-    # Written out, as a product of matrices would be rounded where training is in half precision.
-    moved = (joints[..., None, :axes] * change[:, None, None, None]).sum(dim=-1)
-    joints = torch.cat([moved, joints[..., axes:]], dim=-1)
+    joints = turn(joints, change, layout)
     return torch.where(mirrored[:, None, None, None, None], mirror(joints, layout), joints)
 
 
@@ -157,8 +155,12 @@ def draw_places(mask: Tensor, frames: int) -> Tensor:
     return valid_first(mask).gather(1, places.long().minimum(lengths - 1))
 
 
-def spread_places(mask: Tensor, frames: int) -> Tensor:
-    """Frames spread evenly over those that exist, from the first to the last: ``(B, T)`` -> ``(B, frames)``."""
+def spread_places(mask: Tensor, frames: int, spreads: int) -> tuple[Tensor, ...]:
+    """``spreads`` times one frame of each of ``frames`` equal parts of the time of each clip, each ``(B, frames)``.
+
+    Each part is cut into ``spreads`` again, and the frames in the middle of those are dealt out in turn.
+    """
     lengths = mask.sum(dim=1, keepdim=True)
-    places = torch.arange(frames, device=mask.device) * (lengths - 1) // max(frames - 1, 1)
-    return valid_first(mask).gather(1, places)
+    parts = frames * spreads
+    middles = (2 * torch.arange(parts, device=mask.device) + 1) * lengths // (2 * parts)
+    return valid_first(mask).gather(1, middles).unflatten(1, (frames, spreads)).unbind(dim=2)

@@ -25,6 +25,24 @@ def make_mask() -> Tensor:
     return torch.arange(7) < torch.tensor(LENGTHS)[:, None]
 
 
+def naive_axes(joints: Tensor, mask: Tensor, layout: Layout) -> Tensor:
+    """What points left, up and to the front or back of one clip's first body ``(T, M, V, 3)``: ``(3, 3)``."""
+    assert layout.upright is not None
+    lower, upper, right, left = layout.upright
+    ups, acrosses = [], []
+    for frame in joints[mask].detach().double():
+        body = frame[0]
+        if all(bool((body[joint] != 0).any()) for joint in (lower, upper, right, left)):
+            ups.append(body[upper] - body[lower])
+            acrosses.append(body[left] - body[right])
+    up, across = (torch.stack(lines).mean(dim=0) for lines in (ups, acrosses))
+    up = up / up.norm()
+    across = across - float(across @ up) * up
+    across = across / across.norm()
+    front = [across[a] * up[b] - across[b] * up[a] for a, b in ((1, 2), (2, 0), (0, 1))]
+    return torch.stack([across, up, torch.stack(front)]).to(joints.dtype)
+
+
 def scattered_mask() -> Tensor:
     """``(4, 7)`` bool: frames that exist stand anywhere among those of ``make_mask``."""
     return (

@@ -64,6 +64,14 @@ def test_tables_are_the_published_ones(name, field, text):
     assert dict(enumerate(getattr(LAYOUTS[name], field))) == pairs(text)
 
 
+@pytest.mark.parametrize("name", ["ntu25", "kinect20"])
+def test_upright_is_from_the_hips_to_the_spine_and_from_the_right_to_the_left_shoulder(name):
+    layout = LAYOUTS[name]
+    assert layout.upright == (0, 1, 8, 4)  # PYSKL: zaxis [0, 1], xaxis [8, 4]
+    assert (layout.joints[8], layout.joints[4]) == ("shoulder_right", "shoulder_left")
+    assert LAYOUTS["coco17"].upright is None
+
+
 def test_coco_has_scores_and_no_skip_table():
     assert LAYOUTS["coco17"].skip is None
     assert [layout.name for layout in LAYOUTS.values() if layout.scored] == ["coco17"]
@@ -120,6 +128,9 @@ def test_a_layout_that_is_not_known_is_refused_with_the_nearest():
         ({"flip": [1, 2, 0, *range(3, 20)]}, r"flip must come back"),
         ({"upper": [0, 1, 2]}, r"upper and lower must hold every joint once"),
         ({"parents": [1, 0, *range(2, 20)]}, r"parents go round in a circle"),
+        ({"upright": [0, 1, 8]}, r"upright must be four joints"),
+        ({"upright": [0, 1, 8, 20]}, r"upright has 20, which is no joint"),
+        ({"upright": [0, 1, 8, 4], "coordinates": 2}, r"upright must be four joints, of a layout in three dimensions"),
         ({"coordinates": 5}, r"channels=3 must be coordinates=5"),
         ({"joints": ["same"] * 20}, r"each of its joints a name of its own"),
     ],
@@ -141,8 +152,8 @@ def test_a_file_that_is_no_layout_is_refused(tmp_path):
         load_layout(write(tmp_path, short))
 
 
-def test_a_layout_of_ones_own_needs_neither_skip_nor_scores(tmp_path):
+def test_a_layout_of_ones_own_needs_neither_skip_nor_scores_nor_what_is_upright(tmp_path):
     told = in_json(LAYOUTS["kinect20"])
     mine = {key: told[key] for key in ("joints", "parents", "flip", "upper", "lower", "centre", "spine")}
     found = load_layout(write(tmp_path, mine | {"name": "mine"}))
-    assert found == replace(LAYOUTS["kinect20"], name="mine", skip=None)
+    assert found == replace(LAYOUTS["kinect20"], name="mine", skip=None, upright=None)

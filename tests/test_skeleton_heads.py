@@ -1,4 +1,4 @@
-"""Heads of skeletons: what every head promises, the graph convolution against loops, and what training draws."""
+"""Heads of skeletons: what every head promises, and what training draws."""
 
 from pathlib import Path
 from typing import Any, cast
@@ -6,12 +6,11 @@ from typing import Any, cast
 import pytest
 import torch
 from small_skeletons import COCO, KINECT, LENGTHS, NTU, make_joints, make_mask, scattered_mask
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from longreel.errors import LongreelError
 from longreel.heads import SKELETON_HEADS, build_head
-from longreel.heads.graph import GraphBlock, graph_of
 from longreel.heads.skeletal import Skeletal
 from longreel.heads.standardised import Standardised
 from longreel.heads.streams import JITTERS, STREAMS, Jitter
@@ -125,15 +124,19 @@ def test_training_draws_from_the_default_generator_and_scoring_does_not(name):
         for seed in (1, 1, 2):
             torch.manual_seed(seed)
             before = torch.get_rng_state()
-            found.append(head.aggregator.look(rows, mask)[0])  # type: ignore[attr-defined]
+            found.append(torch.stack(head.aggregator.look(rows, mask)[0]))  # type: ignore[attr-defined]
             assert torch.equal(torch.get_rng_state(), before) != training
         assert torch.equal(found[0], found[1])
         assert torch.equal(found[0], found[2]) != training
 
 
 def test_without_augmentation_training_sees_drawn_frames_of_the_clip_as_it_is():
-    head, rows, mask = make("gcn-lite", KINECT, 1, augment=False, normalise="none"), make_rows(KINECT, 1), make_mask()
-    seen, bodies = head.train().aggregator.look(rows, mask)  # type: ignore[attr-defined]
+    head, rows, mask = (
+        make("gcn-lite", KINECT, 1, upright=False, augment=False, normalise="none"),
+        make_rows(KINECT, 1),
+        make_mask(),
+    )
+    (seen,), bodies = head.train().aggregator.look(rows, mask)  # type: ignore[attr-defined]
     assert seen.shape == (4, 24, 1, 20, 3)
     assert bodies.all()
     joints = rows.unflatten(-1, (1, 20, 3))
@@ -144,15 +147,27 @@ def test_without_augmentation_training_sees_drawn_frames_of_the_clip_as_it_is():
         assert distances.amin(dim=0).max() < 1e-3  # 24 parts of 7 frames leave none out
 
 
+def test_a_clip_that_is_scored_is_the_mean_of_what_the_network_sees_of_its_spreads():
+    head = make("gcn-lite", KINECT, 1, frames=1, spreads=2, upright=False, normalise="none").eval()
+    rows, mask = make_rows(KINECT, 1), make_mask()
+    found = head.aggregator(rows, mask)  # type: ignore[attr-defined]
+    for clip, length in enumerate(LENGTHS):
+        joints = rows[clip].unflatten(-1, (1, 20, 3))
+        joints = joints - joints[0, 0, KINECT.spine]
+        seen = [joints[length * quarter // 4][None, None] for quarter in (1, 3)]
+        vectors = [head.aggregator.network(frame, torch.ones(1, 1).bool()) for frame in seen]  # type: ignore[attr-defined]
+        torch.testing.assert_close(found[clip], (vectors[0] + vectors[1])[0] / 2)
+
+
 def test_training_turns_and_stretches_each_clip_by_the_angles_of_the_layout():
     assert JITTERS["kinect20"] == Jitter(turn=(15.0, 45.0, 0.0), stretch=0.5)
     assert JITTERS["ntu25"] == Jitter(turn=(17.2, 17.2, 17.2), stretch=0.1, each_axis=True, flip=0.5)
     assert JITTERS["coco17"] == Jitter(flip=0.5)
     joints = make_joints(KINECT)[:1, :1].expand(400, -1, -1, -1, -1)  # a single frame, so that none is drawn
-    head = make("gcn-lite", KINECT, 1, normalise="none")
+    head = make("gcn-lite", KINECT, 1, upright=False, normalise="none")
     torch.manual_seed(0)
     look = head.train().aggregator.look  # type: ignore[attr-defined]
-    seen, _ = look(as_rows(joints), torch.ones(400, 1, dtype=torch.bool))
+    (seen,), _ = look(as_rows(joints), torch.ones(400, 1, dtype=torch.bool))
     own = joints[0, 0, 0] - joints[0, 0, 0, KINECT.spine]
     sizes = (seen[:, 0, 0].flatten(1).norm(dim=1) / own.norm()).sort().values
     assert 0.5 <= sizes[0] < 0.52
@@ -195,71 +210,6 @@ def test_a_second_body_counts_where_it_exists_and_its_absence_does_not():
     assert (head(as_rows(both)) - head(as_rows(one))).abs().max() > 1e-3
 
 
-def test_the_graph_is_each_joint_its_parent_and_its_children():
-    graph = graph_of(KINECT).tolist()
-    for joint, parent in enumerate(KINECT.parents):
-        children = [other for other in range(20) if KINECT.parents[other] == joint != other]
-        for other in range(20):
-            assert graph[0][joint][other] == float(joint == other)
-            assert graph[1][joint][other] == float(parent == other != joint)
-            assert graph[2][joint][other] == pytest.approx((other in children) / max(len(children), 1))
-
-
-def naive_block(block: GraphBlock, values: Tensor) -> Tensor:
-    """A block in evaluation mode, sum by sum."""
-    clips, inside, frames, joints = values.shape
-    out = block.normalise.num_features
-    weight = block.spread.weight.view(3, out, inside)
-    mixed = torch.zeros(clips, out, frames, joints, dtype=values.dtype)
-    for part in range(3):
-        for joint in range(joints):
-            for other in range(joints):
-                taken = values[:, :, :, other] * block.graph[part, joint, other]  # (N, C_in, T)
-                mixed[:, :, :, joint] = mixed[:, :, :, joint] + torch.einsum("oi,nit->not", weight[part], taken)
-    around = values
-    if isinstance(block.around, nn.Conv2d):
-        around = torch.einsum("oi,nitv->notv", block.around.weight[:, :, 0, 0], values)
-
-    def normalise(norm: nn.BatchNorm2d, x: Tensor) -> Tensor:
-        assert norm.running_mean is not None
-        assert norm.running_var is not None
-        scale = (norm.weight / (norm.running_var + norm.eps).sqrt())[:, None, None]
-        return (x - norm.running_mean[:, None, None]) * scale + norm.bias[:, None, None]
-
-    middle = F.relu(normalise(block.normalise, mixed) + around)
-    rows = []
-    for place in range(0, frames, block.stride):
-        total = torch.zeros(clips, out, joints, dtype=values.dtype)
-        for tap in range(5):
-            frame = place + tap - 2
-            if 0 <= frame < frames:
-                total = total + torch.einsum("oi,niv->nov", block.time.weight[:, :, tap, 0], middle[:, :, frame])
-        rows.append(total)
-    return F.relu(normalise(block.normalise_time, torch.stack(rows, dim=2)) + middle[:, :, :: block.stride])
-
-
-@pytest.mark.parametrize(("inside", "out", "stride"), [(3, 4, 1), (4, 4, 2), (4, 6, 2)])
-@pytest.mark.parametrize("frames", [5, 8])
-def test_a_graph_block_and_its_gradients_are_those_of_loops(inside, out, stride, frames):
-    torch.manual_seed(0)
-    block = GraphBlock(graph_of(KINECT), inside, out, stride).double().eval()
-    for norm in (block.normalise, block.normalise_time):
-        assert norm.running_mean is not None
-        assert norm.running_var is not None
-        norm.running_mean.uniform_(-1, 1)
-        norm.running_var.uniform_(0.5, 2)
-        nn.init.uniform_(norm.weight, 0.5, 2)
-        nn.init.uniform_(norm.bias, -1, 1)
-    values = torch.randn(2, inside, frames, 20, dtype=torch.float64, requires_grad=True)
-    found = []
-    for function in (block, lambda x: naive_block(block, x)):
-        made = function(values)
-        weights = torch.linspace(-1, 1, made.numel(), dtype=torch.float64).view_as(made)
-        found.append([made, *torch.autograd.grad((made * weights).sum(), [values, *block.parameters()])])
-    for mine, naive in zip(*found, strict=True):
-        torch.testing.assert_close(mine, naive)
-
-
 def test_the_light_head_is_light():
     size = sum(parameter.numel() for parameter in make("gcn-lite", KINECT, 1).parameters())
     assert 40_000 <= size <= 70_000
@@ -292,6 +242,7 @@ def test_the_graph_head_learns_which_way_a_hand_goes_and_keeps_it_in_a_file(tmp_
     [
         (KINECT, "stream=bones", r"no stream of skeletons called 'bones'\. Did you mean 'bone'"),
         (KINECT, "frames=0", r"frames=0 must be 1 or more"),
+        (KINECT, "spreads=0", r"spreads=0 must be 1 or more"),
         (KINECT, "dropout=1.0", r"dropout=1 must be at least 0 and below 1"),
         (KINECT, "normalise=max", r"no normalise of skeletons called 'max'"),
         (COCO, "stream=skip", r"layout coco17 has no skip table"),

@@ -260,8 +260,18 @@ def test_a_split_that_names_no_clip_is_refused(tmp_path):
 def test_npy_files_with_a_table_and_a_layout_are_imported(tmp_path, given):
     folder = tmp_path / "poses"
     (folder / "sub").mkdir(parents=True)
-    layout = asdict(LAYOUTS["kinect20"]) | {"name": "five", "joints": list("abcde"), "parents": [0, 0, 0, 1, 1],
-        "flip": list(range(5)), "upper": [0, 1], "lower": [2, 3, 4], "skip": None, "centre": 0, "spine": 0}  # fmt: skip
+    layout = asdict(LAYOUTS["kinect20"]) | {
+        "name": "five",
+        "joints": list("abcde"),
+        "parents": [0, 0, 0, 1, 1],
+        "flip": list(range(5)),
+        "upper": [0, 1],
+        "lower": [2, 3, 4],
+        "skip": None,
+        "upright": None,
+        "centre": 0,
+        "spine": 0,
+    }
     (tmp_path / "five.json" if given else folder / "layout.json").write_text(json.dumps(layout))
     first, second = draw_joints(2, 6, 5, 3, 1).transpose(1, 0, 2, 3), draw_joints(1, 4, 5, 3, 2)[0].astype(np.float64)
     np.save(folder / "sub" / "a.npy", first)

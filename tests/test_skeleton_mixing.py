@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from small_skeletons import COUNTS, KINECT, NTU, Watching, make_batch, make_known
+from small_skeletons import COUNTS, KINECT, NTU, Watching, make_batch, make_known, naive_axes
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -37,6 +37,9 @@ def naive_mix(batch: Batch, own: int, other: int, layout: Layout, in_order: bool
     """The frames of one mixed clip, joint by joint."""
     mine, theirs = (batch.frames[clip].unflatten(-1, (-1, len(layout.joints), 3)) for clip in (own, other))
     length, other_length = int(batch.mask[own].sum()), int(batch.mask[other].sum())
+    mine_axes, their_axes = (
+        naive_axes(joints, batch.mask[clip], layout) for joints, clip in ((mine, own), (theirs, other))
+    )
     frames = []
     for frame in range(length):
         there = frame * (other_length - 1) // max(length - 1, 1)
@@ -46,7 +49,8 @@ def naive_mix(batch: Batch, own: int, other: int, layout: Layout, in_order: bool
             lower = {}
             for joint in layout.lower:
                 point = theirs[there, body, joint]
-                moved = point - theirs[0, 0, layout.spine] + mine[0, 0, layout.spine]
+                inside = their_axes @ (point - theirs[0, 0, layout.spine])
+                moved = mine_axes.T @ inside + mine[0, 0, layout.spine]
                 lower[joint] = moved if bool((point != 0).any()) else torch.zeros(3)
             joints = sorted(upper | lower) if in_order else [*upper, *lower]
             bodies.append(torch.stack([(upper | lower)[joint] for joint in joints]))

@@ -2,6 +2,7 @@
 
 import math
 from collections import Counter
+from fractions import Fraction
 from itertools import pairwise
 
 import pytest
@@ -237,11 +238,14 @@ def test_a_seed_decides_the_view_and_zeros_and_scores_stay(layout):
 
 @pytest.mark.parametrize("mask", MASKS.values(), ids=MASKS)
 @pytest.mark.parametrize("frames", [1, 3, 24])
-def test_frames_are_spread_from_the_first_to_the_last(mask, frames):
-    places = spread_places(mask, frames).tolist()
-    for row, there in zip(places, existing(mask), strict=True):
-        last = len(there) - 1
-        assert row == [there[place * last // max(frames - 1, 1)] for place in range(frames)]
+@pytest.mark.parametrize("spreads", [1, 2, 4])
+def test_frames_lie_in_the_middle_of_equal_parts_and_of_parts_of_those(mask, frames, spreads):
+    found = spread_places(mask, frames, spreads)
+    assert len(found) == spreads
+    for spread, places in enumerate(found):
+        share = Fraction(2 * spread + 1, 2 * spreads)
+        for row, there in zip(places.tolist(), existing(mask), strict=True):
+            assert row == [there[math.floor((part + share) * len(there) / frames)] for part in range(frames)]
 
 
 @pytest.mark.parametrize("mask", MASKS.values(), ids=MASKS)
