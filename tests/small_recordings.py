@@ -1,9 +1,22 @@
-"""Short recordings of joints in the files that others give."""
+"""Short recordings of joints in the files that others give, and the command that imports them."""
 
 from pathlib import Path
 
 import h5py
 import numpy as np
+import typer
+from typer.testing import CliRunner
+
+from longreel.commands.skeletons import import_skeletons
+
+app = typer.Typer()
+app.command("import-skeletons")(import_skeletons)
+app.callback()(lambda: None)  # otherwise the only command has no name
+
+
+def invoke(*words: object):
+    """A call of the command line."""
+    return CliRunner().invoke(app, [str(word) for word in words])
 
 
 def draw_joints(bodies: int, frames: int, count: int, numbers: int, seed: int = 0) -> np.ndarray:
@@ -28,3 +41,15 @@ def write_hdf5(path: Path, clips: int = 5, **changed: object) -> Path:
             if value is not None:
                 file[name] = value
     return path
+
+
+def naive_rows(clip: np.ndarray, bodies: int) -> list[list[float]]:
+    """``(M, T, V, C)`` -> rows in the order bodies, joints, coordinates, by plain loops."""
+    rows = []
+    for frame in range(clip.shape[1]):
+        row: list[float] = []
+        for body in range(bodies):
+            there = clip[body, frame] if body < len(clip) else np.zeros(clip.shape[2:])
+            row += [float(number) for joint in there for number in joint]
+        rows.append(row)
+    return rows
