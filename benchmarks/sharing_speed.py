@@ -5,6 +5,7 @@ python benchmarks/sharing_speed.py build/sharing-speed
 Makes a store of 6000 clips x 150 x 2048 (3.7 GB). Everything is measured in processes of their own whose control group
 (version 1 or 2; as root) may take 2.5 GB of memory, cached files included, so that a pass over the clips finds little
 of the one before. Own compute is that of the same trainings on 600 of the clips in memory, per clip, without a limit.
+Warm is one training without a limit, whose clips have all been read before.
 """
 
 import argparse
@@ -22,6 +23,7 @@ import numpy as np
 CLIPS, LENGTH, DIM, CLASSES, FRAMES, BATCH = 6000, 150, 2048, 100, 60, 128
 LIMIT = 2_500_000_000
 EPOCHS = 2
+SINGLY = 2  #: trainings by themselves that stand for all of a pack.
 #: what is trained: head, how many of it, and how much memory it may take besides.
 PACKS = {"linear": 16, "nonlinear-early": 16, "nonlinear": 4}
 
@@ -117,11 +119,13 @@ def limited() -> Iterator[Path]:
         group.rmdir()
 
 
-def measure(folder: Path, what: dict, group: Path | None = None) -> dict[str, float]:
-    """One measurement in a process of its own, with an empty page cache."""
+def measure(folder: Path, what: dict, group: Path | None = None, warm: bool = False) -> dict[str, float]:
+    """One measurement in a process of its own, with nothing of the store in the page cache, or all of it."""
     for path in (folder / "store").glob("*.h5"):
         with open(path, "rb") as file:
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+            while warm and file.read(2**24):
+                pass
     command = [sys.executable, __file__, str(folder), "--once", json.dumps(what)]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     if group is not None:
@@ -132,11 +136,17 @@ def measure(folder: Path, what: dict, group: Path | None = None) -> dict[str, fl
     return json.loads(out)
 
 
+def share(found: dict[str, float]) -> float:
+    """Of a training that waits for batches."""
+    return found["waiting"] / found["training"]
+
+
 def report(folder: Path, head: str, count: int, group: Path) -> None:
     """Print the lines of one head."""
     common = {"head": head, "epochs": EPOCHS, "clips": CLIPS, "place": "disk"}
     together = measure(folder, common | {"numbers": list(range(count))}, group)
-    singly = [measure(folder, common | {"numbers": [number]}, group) for number in range(min(count, 4))]
+    singly = [measure(folder, common | {"numbers": [number]}, group) for number in range(min(count, SINGLY))]
+    warm = measure(folder, common | {"numbers": [0]}, warm=True)
     small = {"head": head, "epochs": 5 * EPOCHS, "clips": CLIPS // 10, "place": "memory"}
     own = measure(folder, small | {"numbers": list(range(count))})
     compute = (own["training"] - own["waiting"]) * 2  # a tenth of the clips, five times as many epochs
@@ -144,9 +154,10 @@ def report(folder: Path, head: str, count: int, group: Path) -> None:
     apart = sum(each["all"] for each in singly) / len(singly) * count
     print(
         f"{head}: {count} side by side {together['all']:.1f} s, of training {together['training']:.1f} s "
-        f"{together['waiting'] / together['training']:.0%} waiting; one after another {apart:.1f} s "
+        f"{share(together):.0%} waiting; one after another {apart:.1f} s "
         f"({apart / together['all']:.1f} x); own compute {compute:.1f} s + {EPOCHS} passes {passes:.1f} s: "
-        f"{together['training'] / (compute + passes):.2f} of it",
+        f"{together['training'] / (compute + passes):.2f} of it; one by itself waits {share(singly[0]):.1%} cold, "
+        f"{share(warm):.1%} warm",
         flush=True,
     )
 

@@ -56,9 +56,10 @@ def bench(
     if protocol is not None:
         chosen = under_protocol(chosen, protocol)
     numbers = range(first_seed, first_seed + seeds)
-    runs = plan_runs(chosen, manifest, _label(store), numbers, out, root=root, groups=groups)
-    check_plan(chosen, runs, split)
     drawn, place = Draws(split, chosen.columns, draws), choose_device(device)
+    labelled = _label(store)
+    runs = plan_runs(chosen, manifest, labelled, numbers, out, root=root, groups=groups, device=place.type)
+    check_plan(chosen, runs, split)
     with Steps() as steps:
         steps.begin(f"bench {chosen.name}", len(runs))
         at_once = min(jobs or trainings_at_once(place), len(runs))

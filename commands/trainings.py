@@ -46,7 +46,9 @@ def train(
     ] = None,
     weight_decay: Annotated[float | None, typer.Option(help="1e-2 if not given.")] = None,
     clip_norm: Annotated[float | None, typer.Option(help="Largest L2 norm of gradients; none if not given.")] = None,
-    precision: Annotated[str | None, typer.Option(help="Of products: float32, if not given, or bfloat16.")] = None,
+    precision: Annotated[
+        str | None, typer.Option(help="Of products: float32, or bfloat16, which is the default on a GPU.")
+    ] = None,
     train_frames: Annotated[
         int | None, typer.Option(min=1, help="Rows drawn of each clip and step; all if not given.")
     ] = None,
@@ -121,7 +123,8 @@ def train(
         "standardise": standardise,
         "checkpoint_seconds": checkpoint_seconds,
     }
-    settings = make_settings(store, manifest, given, root=root, protocol=protocol)
+    place = choose_device(device)
+    settings = make_settings(store, manifest, given, root=root, protocol=protocol, device=place.type)
     for departure in settings.departures:
         say(f"warning: departs from {protocol}: {departure}.")
     epochs = settings.fit.epochs
@@ -132,7 +135,7 @@ def train(
             settings,
             lambda row: steps.reach(row["epoch"]),
             place=features,
-            device=choose_device(device),
+            device=place,
             on_data=_say_place,
             keep_epochs=keep_epochs,
         )

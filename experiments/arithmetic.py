@@ -5,6 +5,9 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+#: kind of device -> what a training computes its products in if nobody says; on others float32. What is learnt in
+#: bfloat16 differs by less than from one seed to the next (docs/benchmarks.md).
+USUAL = {"cuda": "bfloat16"}
 
 
 def products_in(precision: str, device: torch.device) -> AbstractContextManager[object]:

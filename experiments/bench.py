@@ -64,6 +64,7 @@ def plan_runs(
     *,
     root: Path | None = None,
     groups: str | None = None,
+    device: str = "cpu",
 ) -> list[Run]:
     """The runs of a suite. A run's folder has a name that its settings give, so that a changed row is another run.
 
@@ -74,6 +75,7 @@ def plan_runs(
         seeds: Of the trainings.
         out: The folder for all runs.
         groups: Group rule in place of the suite's or the protocol's.
+        device: Kind of what trains.
 
     Raises:
         LongreelError: When a setting cannot be used, or two rows or stores are too alike to have folders of their own.
@@ -83,7 +85,7 @@ def plan_runs(
     for row, label, seed in itertools.product(suite.rows, stores, seeds):
         if row.is_for(label) and not row.fuse:
             given = {**row.settings, "seed": seed, "groups": groups or suite.groups}
-            settings = make_settings(stores[label], manifest, given, root=root, protocol=suite.protocol)
+            settings = make_settings(stores[label], manifest, given, root=root, protocol=suite.protocol, device=device)
             run = Run(row.name, label, seed, out / "runs" / _name(row, label, settings), settings)
             trained[row.name, label, seed] = _take(taken, run)
     for row, label, seed in itertools.product(suite.rows, stores, seeds):

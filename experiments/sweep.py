@@ -76,7 +76,8 @@ class Sweep:
             LongreelError: When a name is not known or a value cannot be used.
         """
         given = self.given(values) | {"seed": self.seed}
-        return make_settings(self.store, self.manifest, given, root=self.root, protocol=self.protocol)
+        rules = {"root": self.root, "protocol": self.protocol, "device": self.device}
+        return make_settings(self.store, self.manifest, given, **rules)
 
 
 def check_sweep(sweep: Sweep) -> dict:

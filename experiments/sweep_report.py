@@ -78,9 +78,8 @@ def train_again(
         notes=("Trials were chosen on this split too, with another seed: a test split knows nothing of the choice.",),
     )
     numbers = range(sweep.seed + 1, sweep.seed + 1 + seeds)
-    runs = plan_runs(
-        suite, sweep.manifest, {label: sweep.store}, numbers, folder / "top", root=sweep.root, groups=sweep.groups
-    )
+    rules = {"root": sweep.root, "groups": sweep.groups, "device": sweep.device}
+    runs = plan_runs(suite, sweep.manifest, {label: sweep.store}, numbers, folder / "top", **rules)
     draws = Draws("val", columns)
     outcomes = run_suite(runs, draws, min(jobs, len(runs)), on_run, device=torch.device(sweep.device))
     if all(outcome.fault is not None for outcome in outcomes):

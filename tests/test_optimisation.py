@@ -63,6 +63,22 @@ def test_what_departs_from_a_protocol_is_noted_and_what_it_compares_is_not():
     assert make_settings(STORE, MANIFEST, given).departures == ()
 
 
+@pytest.mark.parametrize(
+    ("device", "given", "protocol", "precision"),
+    [
+        ("cpu", {}, None, "float32"),
+        ("cuda", {}, None, "bfloat16"),
+        ("cuda", {"precision": "float32"}, None, "float32"),
+        ("cpu", {"precision": "bfloat16"}, None, "bfloat16"),
+        ("cuda", {}, "videolt", "float32"),
+    ],
+)
+def test_the_precision_is_what_is_given_or_the_protocols_or_by_the_device(device, given, protocol, precision):
+    found = make_settings(STORE, MANIFEST, given, protocol=protocol, device=device)
+    assert found.fit.precision == precision
+    assert found.departures == ()
+
+
 def test_a_setting_that_there_is_not_is_refused():
     with pytest.raises(LongreelError, match=r"no setting called .epoch.\. Did you mean .epochs."):
         make_settings(STORE, MANIFEST, {"epoch": 3})
