@@ -31,9 +31,9 @@ class Layout:
     skip: tuple[int, ...] | None = None  #: of each joint, one about two bones away; itself where there is none.
     channels: int = 3  #: numbers of a joint, C.
     coordinates: int = 3  #: the first of them; what follows, if anything, is a score.
-    upright: tuple[int, ...] | None = (
-        None  #: four joints: up the body from, to; across it, from right to left, from, to.
-    )
+    #: four joints: the line up the body, from and to, and the one across it, from its right to its left. All in one of
+    #: the two parts, so that a clip whose parts are of two clips stands as one of them.
+    upright: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         if fault := _fault(self):
@@ -154,6 +154,8 @@ def _fault(layout: Layout) -> str | None:
             return f"{key} has {len(table)} numbers for {count} joints. Give one for each."
     if layout.upright is not None and (len(layout.upright) != 4 or layout.coordinates != 3):
         return "upright must be four joints, of a layout in three dimensions, or null."
+    if layout.upright is not None and len(set(layout.upright)) < 4:
+        return "upright must be four different joints."
     tables |= {"upright": layout.upright}
     tables |= {"upper": layout.upper, "lower": layout.lower, "centre": (layout.centre,), "spine": (layout.spine,)}
     for key, table in tables.items():
@@ -178,7 +180,8 @@ def _root(parents: tuple[int, ...], joint: int) -> int | None:
 
 #: name -> layout. The skip tables are those of BRL's released code (github.com/firework8/BRL), as no one rule gives
 #: them; bones and mirrors of ntu25 and coco17 are PYSKL's, and kinect20's those of the NW-UCLA loaders. BRL has no
-#: skip table or body parts for coco17; the parts here are ours. What is upright is PYSKL's (PreNormalize3D), for ntu25.
+#: skip table or body parts for coco17; the parts here are ours. PYSKL's line up a body (PreNormalize3D)
+#: goes from joint 0, which is of the lower part, to 1; here it goes from 1 on.
 LAYOUTS: dict[str, Layout] = {
     "ntu25": Layout(
         name="ntu25",
@@ -197,7 +200,7 @@ LAYOUTS: dict[str, Layout] = {
         centre=20,
         spine=1,
         skip=(20, 1, 2, 20, 4, 20, 4, 5, 8, 20, 8, 9, 1, 0, 12, 13, 1, 0, 16, 17, 20, 7, 6, 11, 10),
-        upright=(0, 1, 8, 4),
+        upright=(1, 20, 8, 4),
     ),
     "kinect20": Layout(
         name="kinect20",
@@ -215,7 +218,7 @@ LAYOUTS: dict[str, Layout] = {
         centre=2,
         spine=1,
         skip=(2, 1, 2, 3, 4, 2, 4, 5, 8, 2, 8, 9, 1, 0, 12, 13, 1, 0, 16, 17),
-        upright=(0, 1, 8, 4),
+        upright=(1, 2, 8, 4),
     ),
     "coco17": Layout(
         name="coco17",

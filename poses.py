@@ -6,6 +6,8 @@ from torch.nn import functional as F
 
 from .layouts import Layout
 
+SLIGHT = 1e-3  #: what is left of lines that cancel out, as a part of their lengths.
+
 
 def as_joints(rows: Tensor, layout: Layout) -> Tensor:
     """``(B, T, D)`` -> ``(B, T, M, V, C)``, a view."""
@@ -50,7 +52,8 @@ def find_axes(joints: Tensor, found: Tensor, layout: Layout) -> Tensor:
     to its front or back.
 
     Up is the layout's line up the body, and left the part at right angles to it of that across the body, each in the
-    mean of the frames that have all four joints. Where one has no length, or the layout has none, nothing is turned.
+    mean of the frames that have all four joints. Where these cancel out or lie in one line, or the layout has none,
+    nothing is turned.
 
     Args:
         joints: ``(B, T, M, V, C)``.
@@ -63,11 +66,15 @@ def find_axes(joints: Tensor, found: Tensor, layout: Layout) -> Tensor:
     ends = list(layout.upright)
     there = found[:, :, 0, ends, 0].all(dim=2)[..., None]  # (B, T, 1)
     lower, upper, right, left = joints[:, :, 0, ends, : layout.coordinates].unbind(dim=2)  # (B, T, 3) each
-    up = F.normalize(((upper - lower) * there).sum(dim=1), dim=1)
-    across = ((left - right) * there).sum(dim=1)
-    across = F.normalize(across - (across * up).sum(dim=1, keepdim=True) * up, dim=1)
+    lines = torch.stack([upper - lower, left - right], dim=1) * there[:, None]  # (B, 2, T, 3)
+    least = SLIGHT * lines.norm(dim=3).sum(dim=2)  # (B, 2)
+    up, across = lines.sum(dim=2).unbind(dim=1)  # (B, 3) each
+    sound = up.norm(dim=1) > least[:, 0]
+    up = F.normalize(up, dim=1)
+    across = across - (across * up).sum(dim=1, keepdim=True) * up
+    sound = sound & (across.norm(dim=1) > least[:, 1])
+    across = F.normalize(across, dim=1)
     axes = torch.stack([across, up, torch.linalg.cross(across, up)], dim=1)
-    sound = axes.square().sum(dim=2).gt(0.5).all(dim=1)  # rows are of length 1, or 0
     return torch.where(sound[:, None, None], axes, same)
 
 
@@ -76,9 +83,10 @@ def turn(joints: Tensor, change: Tensor, layout: Layout) -> Tensor:
 
     Written out, as a product of matrices would be rounded where training is in half precision.
     """
-    axes = layout.coordinates
-    turned = (joints[..., None, :axes] * change[:, None, None, None]).sum(dim=-1)
-    return torch.cat([turned, joints[..., axes:]], dim=-1)
+    axes = range(layout.coordinates)
+    columns = change[:, None, None, None].unbind(dim=-1)  # (B, 1, 1, 1, C') each
+    turned = sum((joints[..., [axis]] * columns[axis] for axis in axes), start=torch.zeros_like(joints[..., axes]))
+    return torch.cat([turned, joints[..., layout.coordinates :]], dim=-1)
 
 
 def valid_first(mask: Tensor) -> Tensor:

@@ -30,8 +30,8 @@ class Exploration:
         ``rate``, there a fixed number is. ``released=true`` gives the code's behaviour in these three, and its
         ``alpha`` of 0.64 for every layout. Always different: joints are mixed here, and the stream there, which is
         another thing for bones between the two parts. Frames of the other clip are those at the same part of its
-        time. Its body is moved to the same spine and turned the same way, where that code has centred and turned all
-        clips before. Any other clip of the
+        time. Its body is moved to the same spine and turned the same way; that code has centred all clips before, and
+        turned those of NTU. Any other clip of the
         batch can be the partner; there one that was mixed itself cannot.
         The code has no reverse. Here a clip's frames that exist change their order with chance ``reverse``.
 

@@ -67,11 +67,11 @@ def descend(losses: list[Tensor], optimisers: list[torch.optim.Optimizer]) -> Te
     return torch.stack(losses).detach()
 
 
-def one_by_one(heads: list[Standardised], precision: str, compiled: bool = False) -> Step:
+def one_by_one(heads: list[Standardised], precision: str, compile_heads: bool = False) -> Step:
     """Each head by itself, as `longreel train` does it."""
     optimisers = [torch.optim.AdamW(head.parameters(), lr=1e-4, fused=True) for head in heads]
     calls: list[Callable[[Tensor], Tensor]] = list(heads)
-    if compiled:
+    if compile_heads:
         calls = [torch.compile(head, dynamic=False, mode="reduce-overhead") for head in heads]
 
     def step(rows: Tensor, targets: Tensor) -> Tensor:
@@ -88,7 +88,7 @@ def one_by_one(heads: list[Standardised], precision: str, compiled: bool = False
 
 def compiled(heads: list[Standardised], precision: str) -> Step:
     """Each head by itself, compiled."""
-    return one_by_one(heads, precision, compiled=True)
+    return one_by_one(heads, precision, compile_heads=True)
 
 
 def stacked(heads: list[Standardised], precision: str) -> Step:

@@ -5,12 +5,14 @@ python benchmarks/sharing_speed.py build/sharing-speed
 Makes a store of 6000 clips x 150 x 2048 (3.7 GB). Everything is measured in processes of their own whose control group
 (version 1 or 2; as root) may take 2.5 GB of memory, cached files included, so that a pass over the clips finds little
 of the one before. Own compute is that of the same trainings on 600 of the clips in memory, per clip, without a limit.
-Warm is one training without a limit, whose clips have all been read before.
+Warm is one training without a limit, whose clips have all been read before. The sweep is a whole `longreel sweep` of
+as many learning rates, with 128 of the clips as val: start, checks, validation and report included.
 """
 
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -24,7 +26,7 @@ CLIPS, LENGTH, DIM, CLASSES, FRAMES, BATCH = 6000, 150, 2048, 100, 60, 128
 LIMIT = 2_500_000_000
 EPOCHS = 2
 SINGLY = 2  #: trainings by themselves that stand for all of a pack.
-#: what is trained: head, how many of it, and how much memory it may take besides.
+#: what is trained: head, and how many of it.
 PACKS = {"linear": 16, "nonlinear-early": 16, "nonlinear": 4}
 
 
@@ -119,21 +121,50 @@ def limited() -> Iterator[Path]:
         group.rmdir()
 
 
-def measure(folder: Path, what: dict, group: Path | None = None, warm: bool = False) -> dict[str, float]:
-    """One measurement in a process of its own, with nothing of the store in the page cache, or all of it."""
+def forget(folder: Path) -> None:
+    """Have nothing of the store in the page cache."""
     for path in (folder / "store").glob("*.h5"):
         with open(path, "rb") as file:
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def measure(folder: Path, what: dict, group: Path | None = None, warm: bool = False) -> dict[str, float]:
+    """One measurement in a process of its own, with nothing of the store in the page cache, or all of it."""
+    forget(folder)
+    for path in (folder / "store").glob("*.h5"):
+        with open(path, "rb") as file:
             while warm and file.read(2**24):
                 pass
-    command = [sys.executable, __file__, str(folder), "--once", json.dumps(what)]
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    return json.loads(run_in(group, [sys.executable, __file__, str(folder), "--once", json.dumps(what)]))
+
+
+def run_in(group: Path | None, command: list[str]) -> str:
+    """What a command prints that is begun in a control group."""
+    waiting = ["sh", "-c", 'read go; exec "$@"', "sh", *command]
+    process = subprocess.Popen(waiting, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     if group is not None:
         group.write_text(str(process.pid))
     out, _ = process.communicate("go\n")
     if process.returncode:
         raise subprocess.CalledProcessError(process.returncode, command)
-    return json.loads(out)
+    return out
+
+
+def sweep(folder: Path, head: str, count: int, group: Path) -> float:
+    """Seconds of a whole sweep, from a cold store."""
+    table, space, out = folder / "sweep.csv", folder / "space.toml", folder / "sweep"
+    splits = ["train"] * (CLIPS - BATCH) + ["val"] * BATCH
+    rows = (f"{clip:05},c{clip % CLASSES},{split}\n" for clip, split in enumerate(splits))
+    table.write_text("path,label,split\n" + "".join(rows))
+    rates = [1e-4 * (number + 1) for number in range(count)]
+    settings = f'head = "{head}"\nepochs = {EPOCHS}\nbatch_size = {BATCH}\nframes = {FRAMES}\ntest_frames = {FRAMES}'
+    space.write_text(f"[settings]\n{settings}\n[space]\nlearning_rate = {rates}\n")
+    shutil.rmtree(out, ignore_errors=True)
+    words = ["sweep", folder / "store", table, "--space", space, "--sampler", "grid", "--pack", count, "--top", 0]
+    forget(folder)
+    begun = time.perf_counter()
+    run_in(group, [sys.executable, "-m", "longreel.cli", *map(str, words), "--out", str(out)])
+    return time.perf_counter() - begun
 
 
 def share(found: dict[str, float]) -> float:
@@ -151,13 +182,14 @@ def report(folder: Path, head: str, count: int, group: Path) -> None:
     own = measure(folder, small | {"numbers": list(range(count))})
     compute = (own["training"] - own["waiting"]) * 2  # a tenth of the clips, five times as many epochs
     passes = EPOCHS * measure(folder, {}, group)["all"]
+    whole = sweep(folder, head, count, group)
     apart = sum(each["all"] for each in singly) / len(singly) * count
     print(
         f"{head}: {count} side by side {together['all']:.1f} s, of training {together['training']:.1f} s "
         f"{share(together):.0%} waiting; one after another {apart:.1f} s "
         f"({apart / together['all']:.1f} x); own compute {compute:.1f} s + {EPOCHS} passes {passes:.1f} s: "
         f"{together['training'] / (compute + passes):.2f} of it; one by itself waits {share(singly[0]):.1%} cold, "
-        f"{share(warm):.1%} warm",
+        f"{share(warm):.1%} warm; the whole sweep {whole:.1f} s: {whole / (compute + passes):.2f} of it",
         flush=True,
     )
 
@@ -169,7 +201,6 @@ if __name__ == "__main__":
     parser.add_argument("--once")
     given = parser.parse_args()
     if given.once is not None:
-        sys.stdin.readline()  # in its control group from here on
         what = json.loads(given.once)
         print(json.dumps(run(given.folder, **what) if what else one_pass(given.folder)))
     else:

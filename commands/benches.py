@@ -46,6 +46,7 @@ def bench(
     keep_freed_memory()  # before torch is imported
     from ..devices import choose_device
     from ..durable import write_bytes
+    from ..experiments.arithmetic import usual_precision
     from ..experiments.bench import check_plan, plan_runs, run_suite, trainings_at_once
     from ..experiments.draws import Draws
     from ..experiments.render import FORMS, footnotes, make_grids
@@ -57,8 +58,8 @@ def bench(
         chosen = under_protocol(chosen, protocol)
     numbers = range(first_seed, first_seed + seeds)
     drawn, place = Draws(split, chosen.columns, draws), choose_device(device)
-    labelled = _label(store)
-    runs = plan_runs(chosen, manifest, labelled, numbers, out, root=root, groups=groups, device=place.type)
+    labelled, precision = _label(store), usual_precision(place)
+    runs = plan_runs(chosen, manifest, labelled, numbers, out, root=root, groups=groups, precision=precision)
     check_plan(chosen, runs, split)
     with Steps() as steps:
         steps.begin(f"bench {chosen.name}", len(runs))

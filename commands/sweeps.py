@@ -53,6 +53,7 @@ def sweep(
 
     from ..devices import choose_device
     from ..durable import make_folder, owned
+    from ..experiments.arithmetic import usual_precision
     from ..experiments.render import footnotes, make_grids
     from ..experiments.spaces import read_space
     from ..experiments.sweep import Sweep, check_sweep, claim_sweep, read_objective
@@ -62,8 +63,9 @@ def sweep(
         torch.set_num_threads(threads)
     if trials is None and sampler != "grid":
         raise LongreelError("--trials: how many configurations are to be tried? Only a grid has an end of its own.")
-    asked, objectives, place = read_space(space), read_objective(objective), choose_device(device).type
-    chosen = Sweep(store, manifest, asked, objectives, sampler, pruner, seed, root, protocol, groups, place)
+    asked, objectives, place = read_space(space), read_objective(objective), choose_device(device)
+    computing = place.type, usual_precision(place)
+    chosen = Sweep(store, manifest, asked, objectives, sampler, pruner, seed, root, protocol, groups, *computing)
     identity = check_sweep(chosen)
     for departure in chosen.settings(next(chosen.space.extremes())).departures:
         if departure.split()[0] not in chosen.space.parameters:

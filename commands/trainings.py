@@ -47,7 +47,7 @@ def train(
     weight_decay: Annotated[float | None, typer.Option(help="1e-2 if not given.")] = None,
     clip_norm: Annotated[float | None, typer.Option(help="Largest L2 norm of gradients; none if not given.")] = None,
     precision: Annotated[
-        str | None, typer.Option(help="Of products: float32, or bfloat16, which is the default on a GPU.")
+        str | None, typer.Option(help="Of products: float32 or bfloat16; a protocol's, else bfloat16 on a GPU.")
     ] = None,
     train_frames: Annotated[
         int | None, typer.Option(min=1, help="Rows drawn of each clip and step; all if not given.")
@@ -89,6 +89,7 @@ def train(
     import torch
 
     from ..devices import choose_device
+    from ..experiments.arithmetic import usual_precision
     from ..experiments.evaluate import evaluate_run
     from ..experiments.settings import make_settings
     from ..experiments.train import train_run
@@ -124,7 +125,7 @@ def train(
         "checkpoint_seconds": checkpoint_seconds,
     }
     place = choose_device(device)
-    settings = make_settings(store, manifest, given, root=root, protocol=protocol, device=place.type)
+    settings = make_settings(store, manifest, given, root=root, protocol=protocol, precision=usual_precision(place))
     for departure in settings.departures:
         say(f"warning: departs from {protocol}: {departure}.")
     epochs = settings.fit.epochs

@@ -5,9 +5,12 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-#: kind of device -> what a training computes its products in if nobody says; on others float32. What is learnt in
-#: bfloat16 differs by less than from one seed to the next (docs/benchmarks.md).
-USUAL = {"cuda": "bfloat16"}
+
+
+def usual_precision(device: torch.device) -> str:
+    """What a training computes its products in if nobody says: ``bfloat16`` on a GPU that is made for it."""
+    fast = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    return "bfloat16" if fast else "float32"
 
 
 def products_in(precision: str, device: torch.device) -> AbstractContextManager[object]:

@@ -64,7 +64,7 @@ def plan_runs(
     *,
     root: Path | None = None,
     groups: str | None = None,
-    device: str = "cpu",
+    precision: str = "float32",
 ) -> list[Run]:
     """The runs of a suite. A run's folder has a name that its settings give, so that a changed row is another run.
 
@@ -75,7 +75,7 @@ def plan_runs(
         seeds: Of the trainings.
         out: The folder for all runs.
         groups: Group rule in place of the suite's or the protocol's.
-        device: Kind of what trains.
+        precision: Of products, if neither the suite nor a protocol has one.
 
     Raises:
         LongreelError: When a setting cannot be used, or two rows or stores are too alike to have folders of their own.
@@ -85,7 +85,9 @@ def plan_runs(
     for row, label, seed in itertools.product(suite.rows, stores, seeds):
         if row.is_for(label) and not row.fuse:
             given = {**row.settings, "seed": seed, "groups": groups or suite.groups}
-            settings = make_settings(stores[label], manifest, given, root=root, protocol=suite.protocol, device=device)
+            settings = make_settings(
+                stores[label], manifest, given, root=root, protocol=suite.protocol, precision=precision
+            )
             run = Run(row.name, label, seed, out / "runs" / _name(row, label, settings), settings)
             trained[row.name, label, seed] = _take(taken, run)
     for row, label, seed in itertools.product(suite.rows, stores, seeds):

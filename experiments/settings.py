@@ -7,7 +7,6 @@ from typing import Any
 
 from ..errors import unknown
 from ..parts import add_option
-from .arithmetic import USUAL
 from .optimisation import FitSettings
 from .protocols import PROTOCOLS
 
@@ -47,7 +46,7 @@ def make_settings(
     *,
     root: Path | None = None,
     protocol: str | None = None,
-    device: str = "cpu",
+    precision: str = "float32",
 ) -> TrainSettings:
     """The settings of a training.
 
@@ -55,7 +54,7 @@ def make_settings(
         store, manifest, root: What to train on.
         given: Fields of ``TrainSettings`` and ``FitSettings`` by name; ``None`` is not given.
         protocol: Its rules come first; whatever is given otherwise is noted as a departure.
-        device: Kind of what trains, which decides the precision if neither a protocol nor what is given does.
+        precision: Of products, if neither a protocol nor what is given has one.
 
     Raises:
         LongreelError: When a name is not known or a value cannot be used.
@@ -64,9 +63,7 @@ def make_settings(
     for key in given:
         if key not in FIT | OWN:
             raise unknown("setting", key, FIT | OWN)
-    plain = TrainSettings(
-        store, manifest, root, protocol=protocol, fit=FitSettings(precision=USUAL.get(device, "float32"))
-    )
+    plain = TrainSettings(store, manifest, root, protocol=protocol, fit=FitSettings(precision=precision))
     ruled = plain if protocol is None else _apply_protocol(plain, protocol)
     fit = replace(ruled.fit, **{key: given[key] for key in given.keys() & FIT})
     asked = replace(ruled, fit=fit, **{key: given[key] for key in given.keys() & OWN})

@@ -59,6 +59,7 @@ class Sweep:
     protocol: str | None = None
     groups: str | None = None  #: rule in place of the protocol's.
     device: str = "cpu"  #: that trains.
+    precision: str = "float32"  #: of products, if neither the space nor the protocol has one.
 
     def given(self, values: Values) -> dict[str, Any]:
         """What a training with these values is asked for, but for the seed.
@@ -76,7 +77,7 @@ class Sweep:
             LongreelError: When a name is not known or a value cannot be used.
         """
         given = self.given(values) | {"seed": self.seed}
-        rules = {"root": self.root, "protocol": self.protocol, "device": self.device}
+        rules = {"root": self.root, "protocol": self.protocol, "precision": self.precision}
         return make_settings(self.store, self.manifest, given, **rules)
 
 
@@ -107,7 +108,7 @@ def check_sweep(sweep: Sweep) -> dict:
         )
     store = FeatureStore(sweep.store)
     groups = _check_extremes(sweep, manifest, store)
-    return ({} if sweep.device == "cpu" else {"device": sweep.device}) | {
+    return ({} if sweep.device == "cpu" else {"device": sweep.device, "precision": sweep.precision}) | {
         **sweep.space.describe(),
         "objective": sweep.objective.column,
         "sampler": sweep.sampler,

@@ -78,7 +78,7 @@ def train_again(
         notes=("Trials were chosen on this split too, with another seed: a test split knows nothing of the choice.",),
     )
     numbers = range(sweep.seed + 1, sweep.seed + 1 + seeds)
-    rules = {"root": sweep.root, "groups": sweep.groups, "device": sweep.device}
+    rules = {"root": sweep.root, "groups": sweep.groups, "precision": sweep.precision}
     runs = plan_runs(suite, sweep.manifest, {label: sweep.store}, numbers, folder / "top", **rules)
     draws = Draws("val", columns)
     outcomes = run_suite(runs, draws, min(jobs, len(runs)), on_run, device=torch.device(sweep.device))

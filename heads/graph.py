@@ -103,6 +103,15 @@ def gcn_lite(
     """A graph head of 61 thousand numbers for 20 joints and ten classes, which trains in minutes without a GPU."""
     check_at_least(1, "gcn-lite", frames=frames)
     check_share("gcn-lite", dropout=dropout)
-    return Skeletal(
-        Skeletons(layout, GraphNetwork(layout, dropout), stream, frames, spreads, upright, augment, normalise), classes
+    network = GraphNetwork(layout, dropout)
+    seen = Skeletons(
+        layout,
+        network,
+        stream=stream,
+        frames=frames,
+        spreads=spreads,
+        upright=upright,
+        augment=augment,
+        normalise=normalise,
     )
+    return Skeletal(seen, classes)

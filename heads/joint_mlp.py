@@ -47,4 +47,14 @@ def joint_mlp(
     check_at_least(1, "joint-mlp", hidden=hidden, frames=frames)
     check_share("joint-mlp", dropout=dropout)
     network = JointMlp(frames * dim, hidden, dropout)
-    return Skeletal(Skeletons(layout, network, stream, frames, spreads, upright, augment, normalise), classes)
+    seen = Skeletons(
+        layout,
+        network,
+        stream=stream,
+        frames=frames,
+        spreads=spreads,
+        upright=upright,
+        augment=augment,
+        normalise=normalise,
+    )
+    return Skeletal(seen, classes)

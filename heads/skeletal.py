@@ -39,10 +39,9 @@ class Skeletons(nn.Module):
         stream: One of ``STREAMS``.
         frames: How many the network sees at once, ``T'``.
         spreads: How often it sees a clip that is scored. BRL's code takes the mean of the probabilities of ten random
-            draws; the mean of the vectors, of even spreads, needs no generator and scores as well
-            (docs/benchmarks.md).
-        upright: Whether clips are turned so that the first body stands along y and its shoulders along x, where the
-            layout says what those are.
+            draws; even spreads, and the mean of the vectors, need no generator.
+        upright: Whether clips are turned so that the first body stands along y and faces along z, where the layout
+            says what that is (``poses.find_axes``).
         augment: Whether training turns, stretches and mirrors clips.
         normalise: ``min-max``, each axis of a clip to [-1, 1] as NW-UCLA's loaders have it, which undoes a stretch; or
             ``none``, which keeps units, as PYSKL does for NTU.
@@ -59,6 +58,7 @@ class Skeletons(nn.Module):
         self,
         layout: Layout,
         network: Network,
+        *,
         stream: str,
         frames: int,
         spreads: int,

@@ -152,7 +152,7 @@ def draw_places(mask: Tensor, frames: int) -> Tensor:
     lengths = mask.sum(dim=1, keepdim=True)  # (B, 1)
     drawn = torch.rand(len(mask), frames, dtype=torch.float64).to(mask.device)
     places = (torch.arange(frames, device=mask.device) + drawn) * lengths / frames
-    return valid_first(mask).gather(1, places.long().minimum(lengths - 1))
+    return valid_first(mask).gather(1, places.long().minimum((lengths - 1).clamp(min=0)))
 
 
 def spread_places(mask: Tensor, frames: int, spreads: int) -> tuple[Tensor, ...]:

@@ -46,6 +46,16 @@ def table(suite, outcomes):
     return make_table(suite, outcomes, DRAWN)
 
 
+def test_rows_compute_in_the_usual_precision_and_have_folders_of_their_own_then(made, suite, tmp_path):
+    plans = [
+        plan_runs(suite, made.manifest, {"toy": made.store}, [0], tmp_path, precision=precision)
+        for precision in ("float32", "bfloat16")
+    ]
+    for plan, precision in zip(plans, ("float32", "bfloat16"), strict=True):
+        assert {run.settings.fit.precision for run in plan} == {precision}
+    assert not {run.folder for run in plans[0]} & {run.folder for run in plans[1]}
+
+
 def test_every_row_is_trained_on_every_store_with_every_seed(outcomes):
     assert [(o.run.row, o.run.store, o.run.seed) for o in outcomes] == [
         (row, "toy", seed) for row in ("plain_1", "balanced") for seed in range(3)

@@ -64,11 +64,13 @@ def test_tables_are_the_published_ones(name, field, text):
     assert dict(enumerate(getattr(LAYOUTS[name], field))) == pairs(text)
 
 
-@pytest.mark.parametrize("name", ["ntu25", "kinect20"])
-def test_upright_is_from_the_hips_to_the_spine_and_from_the_right_to_the_left_shoulder(name):
+@pytest.mark.parametrize(("name", "above"), [("ntu25", "spine_shoulder"), ("kinect20", "shoulder_center")])
+def test_upright_goes_up_the_spine_and_from_the_right_to_the_left_shoulder_in_the_upper_part(name, above):
     layout = LAYOUTS[name]
-    assert layout.upright == (0, 1, 8, 4)  # PYSKL: zaxis [0, 1], xaxis [8, 4]
-    assert (layout.joints[8], layout.joints[4]) == ("shoulder_right", "shoulder_left")
+    assert layout.upright is not None
+    assert [layout.joints[joint] for joint in layout.upright[1:]] == [above, "shoulder_right", "shoulder_left"]
+    assert layout.upright[0] == layout.spine
+    assert set(layout.upright) <= set(layout.upper)
     assert LAYOUTS["coco17"].upright is None
 
 
@@ -129,6 +131,7 @@ def test_a_layout_that_is_not_known_is_refused_with_the_nearest():
         ({"upper": [0, 1, 2]}, r"upper and lower must hold every joint once"),
         ({"parents": [1, 0, *range(2, 20)]}, r"parents go round in a circle"),
         ({"upright": [0, 1, 8]}, r"upright must be four joints"),
+        ({"upright": [0, 0, 8, 4]}, r"upright must be four different joints"),
         ({"upright": [0, 1, 8, 20]}, r"upright has 20, which is no joint"),
         ({"upright": [0, 1, 8, 4], "coordinates": 2}, r"upright must be four joints, of a layout in three dimensions"),
         ({"coordinates": 5}, r"channels=3 must be coordinates=5"),

@@ -64,17 +64,17 @@ def test_what_departs_from_a_protocol_is_noted_and_what_it_compares_is_not():
 
 
 @pytest.mark.parametrize(
-    ("device", "given", "protocol", "precision"),
+    ("usual", "given", "protocol", "precision"),
     [
-        ("cpu", {}, None, "float32"),
-        ("cuda", {}, None, "bfloat16"),
-        ("cuda", {"precision": "float32"}, None, "float32"),
-        ("cpu", {"precision": "bfloat16"}, None, "bfloat16"),
-        ("cuda", {}, "videolt", "float32"),
+        ("float32", {}, None, "float32"),
+        ("bfloat16", {}, None, "bfloat16"),
+        ("bfloat16", {"precision": "float32"}, None, "float32"),
+        ("float32", {"precision": "bfloat16"}, None, "bfloat16"),
+        ("bfloat16", {}, "videolt", "float32"),
     ],
 )
-def test_the_precision_is_what_is_given_or_the_protocols_or_by_the_device(device, given, protocol, precision):
-    found = make_settings(STORE, MANIFEST, given, protocol=protocol, device=device)
+def test_the_precision_is_what_is_given_or_the_protocols_or_the_usual_one(usual, given, protocol, precision):
+    found = make_settings(STORE, MANIFEST, given, protocol=protocol, precision=usual)
     assert found.fit.precision == precision
     assert found.departures == ()
 

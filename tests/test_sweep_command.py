@@ -234,6 +234,13 @@ def test_every_setting_has_an_option_of_the_train_command():
     assert SEARCHED < FREE
 
 
+def test_trials_compute_in_the_usual_precision_unless_the_space_has_one():
+    for own, expected in ({}, "bfloat16"), ({"precision": "float32"}, "float32"):
+        space = Space(Path("t"), own, {"balance": Choices(("ce", "bce"))})
+        sweep = Sweep(Path("s"), Path("m"), space, device="cuda", precision="bfloat16")
+        assert sweep.settings({"balance": "bce"}).fit.precision == expected
+
+
 def test_the_extra_has_what_the_command_asks_for():
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     assert {re.split(r"[>=]", each)[0] for each in extras["sweep"]} == {"optuna", "matplotlib"}

@@ -1,6 +1,5 @@
 """Clips turned upright, against a loop over clips and frames."""
 
-import math
 from typing import cast
 
 import pytest
@@ -13,8 +12,6 @@ from longreel.heads.skeletal import Skeletal
 from longreel.heads.streams import rotation
 from longreel.layouts import Layout
 from longreel.poses import as_rows, find_axes, found_joints, turn
-
-FRONT = torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
 
 
 def found_in(joints: Tensor, mask: Tensor) -> Tensor:
@@ -32,7 +29,7 @@ def test_the_axes_are_those_of_a_loop_over_the_frames_that_have_the_four_joints(
     joints = make_joints(layout, bodies=2)
     assert layout.upright is not None
     joints[0, 1, 0, layout.upright[2]] = 0.0  # one of the four is missing: the frame does not count
-    joints[3, 2, 0, 15] = 0.0  # a knee is none of them
+    joints[3, 2, 0, 15] = 0.0  # an ankle is none of them
     axes = find_axes(joints, found_in(joints, mask), layout)
     for clip in range(4):
         naive = naive_axes(joints[clip], mask[clip], layout)
@@ -46,7 +43,8 @@ def test_an_upright_body_stands_along_y_and_its_left_shoulder_at_greater_x(layou
     for clip, length in enumerate(LENGTHS):
         mean = upright[clip, :length, 0].mean(dim=0)
         names = ("shoulder_right", "shoulder_left")
-        up, (right, left) = mean[1] - mean[0], (mean[layout.joints.index(name)] for name in names)
+        below, above = (1, 2) if layout is KINECT else (1, 20)
+        up, (right, left) = mean[above] - mean[below], (mean[layout.joints.index(name)] for name in names)
         assert up[1] > 0
         assert up[[0, 2]].abs().max() < 1e-4
         assert left[0] > right[0]
@@ -82,23 +80,36 @@ def test_a_mirrored_upright_clip_is_upright():
 
 
 def no_spine(joints: Tensor) -> None:
-    joints[:, :, 0, 1] = joints[:, :, 0, 0]
+    joints[:, :, 0, 20] = joints[:, :, 0, 1]
 
 
 def no_shoulders(joints: Tensor) -> None:
     joints[:, :, 0, 8] = joints[:, :, 0, 4]
 
 
+def shoulders_along_the_spine(joints: Tensor) -> None:
+    joints[:, :, 0, 4] = joints[:, :, 0, 8] + 0.7 * (joints[:, :, 0, 20] - joints[:, :, 0, 1])
+
+
+def a_spine_that_turns_over(joints: Tensor) -> None:
+    joints[:, 0::2, 0, 20] = joints[:, 0::2, 0, 1] + 0.3
+    joints[:, 1::2, 0, 20] = joints[:, 1::2, 0, 1] - 0.3
+    joints[:, 6] = 0.0  # as often one way as the other
+
+
 def no_body(joints: Tensor) -> None:
     joints.zero_()
 
 
-@pytest.mark.parametrize("spoil", [no_spine, no_shoulders, no_body])
+SPOILT = [no_spine, no_shoulders, shoulders_along_the_spine, a_spine_that_turns_over, no_body]
+
+
+@pytest.mark.parametrize("spoil", SPOILT)
 def test_a_clip_that_shows_no_axes_is_left_as_it_is(spoil):
-    joints, mask = make_joints(NTU), make_mask()
+    joints, mask = make_joints(NTU), torch.ones(4, 7, dtype=torch.bool)
     spoil(joints)
     axes = find_axes(joints, found_in(joints, mask), NTU)
-    assert torch.equal(axes, FRONT.expand(4, 3, 3))
+    assert torch.equal(axes, torch.eye(3).expand(4, 3, 3))
     assert torch.equal(turn(joints, axes, NTU), joints)
 
 
@@ -109,6 +120,41 @@ def test_layouts_that_do_not_say_what_is_upright_are_left_as_they_are(layout):
     assert torch.equal(turn(joints, axes, layout), joints)
 
 
+def test_a_clip_with_the_lower_body_of_another_stands_as_its_upper_body_does():
+    for layout in (KINECT, NTU):
+        joints, mask = make_joints(layout), make_mask()
+        mixed = joints.clone()
+        mixed[..., list(layout.lower), :] = joints.roll(1, dims=0)[..., list(layout.lower), :] + 5.0
+        found = found_in(joints, mask)
+        assert torch.equal(find_axes(mixed, found, layout), find_axes(joints, found, layout))
+
+
+def test_the_second_body_turns_with_the_first_and_stays_zero_where_it_is_not():
+    joints, mask = make_joints(NTU, bodies=2), make_mask()
+    joints[1, :, 1] = 0.0
+    axes = find_axes(joints, found_in(joints, mask), NTU)
+    turned = turn(joints, axes, NTU)
+    assert torch.equal(axes, find_axes(joints[:, :, :1], found_in(joints[:, :, :1], mask), NTU))
+    torch.testing.assert_close(turned[0, 2, 1], joints[0, 2, 1] @ axes[0].T)
+    assert not turned[1, :, 1].any()
+
+
+def test_in_training_a_clip_stands_upright_before_it_is_varied():
+    joints, mask = make_joints(KINECT)[:1, :1].expand(400, -1, -1, -1, -1), torch.ones(400, 1, dtype=torch.bool)
+    other = turned_by(joints, [0.4, 2.0, -0.3])
+    for augment in (False, True):
+        seen = []
+        for given in (joints, other):
+            torch.manual_seed(0)
+            head = cast("Skeletal", SKELETON_HEADS["gcn-lite"](KINECT, 60, 5, augment=augment, normalise="none"))
+            (values,), _ = head.train().aggregator.look(as_rows(given), mask)  # type: ignore[attr-defined]
+            seen.append(values)
+        torch.testing.assert_close(seen[0], seen[1], rtol=1e-3, atol=1e-3)
+        shoulders = seen[0][:, 0, 0, 4] - seen[0][:, 0, 0, 8]
+        about_y = torch.atan2(-shoulders[:, 2], shoulders[:, 0]).rad2deg().abs().max()
+        assert about_y > 30 if augment else about_y < 0.1
+
+
 def test_scores_do_not_turn():
     joints = make_joints(COCO)
     quarter = torch.tensor([[0.0, -1.0], [1.0, 0.0]]).expand(4, 2, 2)
@@ -116,4 +162,3 @@ def test_scores_do_not_turn():
     assert torch.equal(turned[..., 2], joints[..., 2])
     assert torch.equal(turned[..., 0], -joints[..., 1])
     assert torch.equal(turned[..., 1], joints[..., 0])
-    assert math.isfinite(float(turned.sum()))
