@@ -31,8 +31,7 @@ class Exploration:
         ``alpha`` of 0.64 for every layout. Always different: joints are mixed here, and the stream there, which is
         another thing for bones between the two parts. Frames of the other clip are those at the same part of its
         time. Its body is moved to the same spine and turned the same way; that code has centred all clips before, and
-        turned those of NTU. Any other clip of the
-        batch can be the partner; there one that was mixed itself cannot.
+        turned those of NTU. Any other clip of the batch can be the partner; there one that was mixed itself cannot.
         The code has no reverse. Here a clip's frames that exist change their order with chance ``reverse``.
 
     Args:
