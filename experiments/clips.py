@@ -2,7 +2,7 @@
 
 import math
 from collections import deque
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +20,7 @@ CPU = torch.device("cpu")
 PLACES = ("auto", "memory", "disk")
 CHECKED_CLIPS = 64  #: of features on disk, checked at a time.
 AHEAD = 2  #: batches that are read from disk before they are needed.
-STATISTICS_ROWS = 65536  #: rows taken at a time, so that no second copy of the features is made in float64.
+STATISTICS_VALUES = 2**24  #: numbers taken at a time, 128 MiB in float64.
 
 
 @dataclass(frozen=True)
@@ -158,8 +158,8 @@ class ClipSet:
         pool = self.pool(kind)
         wanted = None if pool is None or len(pool) == 0 else self._rows_of(pool)  # (frames,) bool
         count = len(self.features) if wanted is None else int(wanted.sum())
-        mean = torch.stack([part.sum(dim=0) for part in self._parts(wanted)]).sum(dim=0) / count
-        squares = torch.stack([(part - mean).square().sum(dim=0) for part in self._parts(wanted)]).sum(dim=0)
+        mean = self._add_up(wanted, lambda part: part) / count
+        squares = self._add_up(wanted, lambda part: part.sub_(mean.to(part.device)).square_())
         deviation = (squares / count).sqrt()
         deviation = torch.where(deviation > 1e-6, deviation, torch.ones_like(deviation))
         return mean.float().cpu(), deviation.float().cpu()
@@ -169,12 +169,15 @@ class ClipSet:
         chosen[clips] = True
         return chosen.repeat_interleave(self.offsets[1:] - self.offsets[:-1])
 
-    def _parts(self, wanted: Tensor | None) -> Iterator[Tensor]:
-        """The wanted rows in float64, so many at a time."""
-        begin = 0
-        for part in self.features.split(STATISTICS_ROWS):
-            yield (part if wanted is None else part[wanted[begin : begin + len(part)].to(part.device)]).double()
+    def _add_up(self, wanted: Tensor | None, change: Callable[[Tensor], Tensor]) -> Tensor:
+        """The sum ``(D,)`` of what is made of the wanted rows in float64, a part of them at a time."""
+        rows = max(1, STATISTICS_VALUES // self.features.shape[1])
+        total, begin = torch.zeros(self.features.shape[1], dtype=torch.float64, device=self.device), 0
+        for part in self.features.split(rows):
+            chosen = part if wanted is None else part[wanted[begin : begin + len(part)].to(part.device)]
+            total += change(chosen.double()).sum(dim=0).to(self.device)
             begin += len(part)
+        return total
 
 
 def load_clips(

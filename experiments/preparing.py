@@ -137,5 +137,5 @@ def prepare(settings: TrainSettings, chosen: Chosen, data: Data) -> Ready:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         head = build_head(settings.head, len(mean), len(data.given.counts), mean, deviation, layout)
-    head.prepare(data.train.draw_rows(PREPARED_ROWS, seed, learnt.clips), seed)
+    head.prepare(lambda: data.train.draw_rows(PREPARED_ROWS, seed, learnt.clips), seed)
     return Ready(chosen.config, chosen.method, head.to(data.train.device), learnt)

@@ -1,5 +1,7 @@
 """MOVE's aggregated head: codebook and self-attention side by side."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -40,8 +42,8 @@ class SideBySide(nn.Module):
         parts = [self.vlad(frames, centres), self.attention(frames, query, keys)]
         return torch.cat(parts if self.order == "vlad-psa" else parts[::-1], dim=-1)
 
-    def prepare(self, rows: Tensor, seed: int) -> None:
-        self.vlad.prepare(rows, seed)
+    def prepare(self, draw_rows: Callable[[], Tensor], seed: int) -> None:
+        self.vlad.prepare(draw_rows, seed)
 
     def explain(self, frames: Tensor, mask: Tensor | None = None) -> dict[str, Tensor]:
         """``attention`` and ``assignment``."""

@@ -1,5 +1,7 @@
 """Attention over frames: MOVE's prototypical self-attention and the ordinary one it is compared with."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -43,7 +45,7 @@ class SelfAttention(nn.Module):
         self.dropout = Dropout(dropout)
         self.norm = nn.LayerNorm(dim, eps=1e-6)
 
-    def prepare(self, rows: Tensor, seed: int) -> None:
+    def prepare(self, draw_rows: Callable[[], Tensor], seed: int) -> None:
         """Nothing comes from the training rows."""
 
     def finish(self, heads: Tensor, queries: Tensor) -> Tensor:

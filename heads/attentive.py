@@ -1,5 +1,7 @@
 """The attentive probe: a learned query reads the frames."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -55,7 +57,7 @@ class AttentivePool(nn.Module):
         clips = clips + self.narrow(F.gelu(self.widen(self.norm_found(clips))))
         return as_asked(clips, mask)
 
-    def prepare(self, rows: Tensor, seed: int) -> None:
+    def prepare(self, draw_rows: Callable[[], Tensor], seed: int) -> None:
         """Nothing comes from the training rows."""
 
     def explain(self, frames: Tensor, mask: Tensor | None = None) -> dict[str, Tensor]:

@@ -1,6 +1,6 @@
 """The shape that every head has."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Protocol
 
 from torch import Tensor, nn
@@ -60,8 +60,13 @@ class Head(Protocol):
         """``aggregate`` and ``classify`` in a row: ``(B, T, D)`` -> ``(B, C)``."""
         ...
 
-    def prepare(self, rows: Tensor, seed: int) -> None:
-        """Set what comes from training rows ``(N, D)``, standardised, before training; nothing for most heads."""
+    def prepare(self, draw_rows: Callable[[], Tensor], seed: int) -> None:
+        """Set what comes from training rows, before training; nothing for most heads.
+
+        Args:
+            draw_rows: Gives some of them, ``(N, D)``, standardised; not called where none are needed.
+            seed: Of what is drawn among them.
+        """
         ...
 
     def explain(self, frames: Tensor, mask: Tensor | None = None) -> dict[str, Tensor]:

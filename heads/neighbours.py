@@ -1,5 +1,7 @@
 """Nearest neighbours among the training clips: a baseline that is not trained."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -83,7 +85,7 @@ class Neighbours(nn.Module):
     def forward(self, frames: Tensor, mask: Tensor | None = None) -> Tensor:
         return self.classify(self.aggregate(frames, mask))
 
-    def prepare(self, rows: Tensor, seed: int) -> None:
+    def prepare(self, draw_rows: Callable[[], Tensor], seed: int) -> None:
         """Nothing comes from rows without their targets."""
 
     def explain(self, frames: Tensor, mask: Tensor | None = None) -> dict[str, Tensor]:

@@ -1,7 +1,7 @@
 """NetVLAD: frames summed by how near they are to the entries of a codebook, in the paper's form and VideoLT's."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import torch
@@ -32,7 +32,7 @@ class Codebook(Protocol):
         """``(B, T, D)`` -> ``(B, T, K)``: each frame's shares in the centres, which are the same in all views."""
         ...
 
-    def prepare(self, rows: Tensor, seed: int) -> None: ...
+    def prepare(self, draw_rows: Callable[[], Tensor], seed: int) -> None: ...
 
 
 class ResidualCodebook(nn.Module):
@@ -70,10 +70,11 @@ class ResidualCodebook(nn.Module):
         return self.nearness(frames).softmax(dim=-1)
 
     @torch.no_grad()
-    def prepare(self, rows: Tensor, seed: int) -> None:
-        """Take the centres from training rows ``(N, D)``, if that was asked for."""
+    def prepare(self, draw_rows: Callable[[], Tensor], seed: int) -> None:
+        """Take the centres from training rows, if that was asked for."""
         if self.codebook != "kmeans":
             return
+        rows = draw_rows()  # (N, D)
         centres = cluster_rows(rows, len(self.centres), seed)
         alpha = sharpness(rows, centres)
         self.centres.copy_(centres)
@@ -123,7 +124,7 @@ class GatedCodebook(nn.Module):
     def assign(self, frames: Tensor) -> Tensor:
         return self._assign(frames, self.normalise.affine(frames.flatten(0, 1)), None)
 
-    def prepare(self, rows: Tensor, seed: int) -> None:
+    def prepare(self, draw_rows: Callable[[], Tensor], seed: int) -> None:
         """Nothing comes from the training rows: there are no centres."""
 
     def _assign(
@@ -159,8 +160,8 @@ class NetVlad(nn.Module):
         pooled = F.relu6(self.normalise(reduced.flatten(0, 1))).view_as(reduced)
         return as_asked(pooled.transpose(0, 1), mask)
 
-    def prepare(self, rows: Tensor, seed: int) -> None:
-        self.codebook.prepare(rows, seed)
+    def prepare(self, draw_rows: Callable[[], Tensor], seed: int) -> None:
+        self.codebook.prepare(draw_rows, seed)
 
     def explain(self, frames: Tensor, mask: Tensor | None = None) -> dict[str, Tensor]:
         """``assignment``: each frame's shares in the centres, zero where it is masked."""

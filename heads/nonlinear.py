@@ -1,5 +1,7 @@
 """The nonlinear head: two layers on every frame, averaged late."""
 
+from collections.abc import Callable
+
 from torch import Tensor, nn
 
 from .dropout import Dropout
@@ -55,7 +57,7 @@ class Nonlinear(nn.Module):
     def forward(self, frames: Tensor, mask: Tensor | None = None) -> Tensor:
         return self.classify(self.aggregate(frames, mask))
 
-    def prepare(self, rows: Tensor, seed: int) -> None:
+    def prepare(self, draw_rows: Callable[[], Tensor], seed: int) -> None:
         """Nothing comes from the training rows."""
 
     def explain(self, frames: Tensor, mask: Tensor | None = None) -> dict[str, Tensor]:

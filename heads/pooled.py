@@ -1,5 +1,6 @@
 """A head of two parts: an aggregator, which pools frames, and a classifier, which scores what was pooled."""
 
+from collections.abc import Callable
 from typing import Protocol
 
 import torch
@@ -20,7 +21,7 @@ class Aggregator(Protocol):
         """``(B, T, D)`` and mask -> ``(B, E)``, or ``(V, B, E)`` for V views."""
         ...
 
-    def prepare(self, rows: Tensor, seed: int) -> None: ...
+    def prepare(self, draw_rows: Callable[[], Tensor], seed: int) -> None: ...
 
     def explain(self, frames: Tensor, mask: Tensor | None = None) -> dict[str, Tensor]: ...
 
@@ -67,9 +68,9 @@ class Pooled(nn.Module):
     def forward(self, frames: Tensor, mask: Tensor | None = None) -> Tensor:
         return self.classify(self.aggregate(frames, mask))
 
-    def prepare(self, rows: Tensor, seed: int) -> None:
-        """What the aggregator takes from training rows ``(N, D)``."""
-        self.aggregator.prepare(rows, seed)
+    def prepare(self, draw_rows: Callable[[], Tensor], seed: int) -> None:
+        """What the aggregator takes from training rows."""
+        self.aggregator.prepare(draw_rows, seed)
 
     @torch.no_grad()
     def explain(self, frames: Tensor, mask: Tensor | None = None) -> dict[str, Tensor]:
@@ -93,7 +94,7 @@ class Mean(nn.Module):
     def forward(self, frames: Tensor, mask: Tensor | None = None) -> Tensor:
         return masked_mean(frames, mask)
 
-    def prepare(self, rows: Tensor, seed: int) -> None:
+    def prepare(self, draw_rows: Callable[[], Tensor], seed: int) -> None:
         pass
 
     def explain(self, frames: Tensor, mask: Tensor | None = None) -> dict[str, Tensor]:

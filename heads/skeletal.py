@@ -1,5 +1,6 @@
 """Heads of skeletons: from padded rows of joints to what a network sees, and from there to a clip's vector."""
 
+from collections.abc import Callable
 from typing import Protocol
 
 import torch
@@ -105,7 +106,7 @@ class Skeletons(nn.Module):
             places = spread_places(mask, self.frames, self.spreads)
         return [take_frames(values, each) for each in places], found.any(dim=(1, 3, 4))
 
-    def prepare(self, rows: Tensor, seed: int) -> None:
+    def prepare(self, draw_rows: Callable[[], Tensor], seed: int) -> None:
         """Nothing comes from the training rows."""
 
     def explain(self, frames: Tensor, mask: Tensor | None = None) -> dict[str, Tensor]:

@@ -1,5 +1,7 @@
 """Standardisation as part of a head, so that a saved head works on raw features."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -51,9 +53,9 @@ class Standardised(nn.Module):
     def forward(self, frames: Tensor, mask: Tensor | None = None) -> Tensor:
         return self.classify(self.aggregate(frames, mask))
 
-    def prepare(self, rows: Tensor, seed: int) -> None:
-        """Have the inner head take what it needs from raw training rows ``(N, D)``."""
-        self.head.prepare(self._standardise(rows), seed)
+    def prepare(self, draw_rows: Callable[[], Tensor], seed: int) -> None:
+        """Have the inner head take what it needs from training rows; ``draw_rows`` gives raw ones, ``(N, D)``."""
+        self.head.prepare(lambda: self._standardise(draw_rows()), seed)
 
     def explain(self, frames: Tensor, mask: Tensor | None = None) -> dict[str, Tensor]:
         """The inner head's attention and assignments."""

@@ -76,7 +76,7 @@ def test_its_codebook_comes_from_the_training_rows():
     rows = torch.randn(50, 8, generator=torch.Generator().manual_seed(0))
     inner: Any = built.head
     before = inner.aggregator.vlad.codebook.centres.clone()
-    built.prepare(rows, seed=0)
+    built.prepare(lambda: rows, seed=0)
     assert not torch.equal(inner.aggregator.vlad.codebook.centres, before)
 
 

@@ -219,7 +219,7 @@ def test_a_codebook_of_k_means_assigns_by_distance_with_a_contrast_of_100():
     rows = make_blobs()
     head = build_head("netvlad:clusters=3,hidden=7,codebook=kmeans", 6, 4, torch.ones(6), torch.full((6,), 2.0))
     state = torch.get_rng_state()
-    head.prepare(rows, seed=0)
+    head.prepare(lambda: rows, seed=0)
     assert torch.equal(torch.get_rng_state(), state)
     inner: Any = head.head
     codebook = inner.aggregator.codebook
@@ -241,7 +241,11 @@ def test_a_codebook_of_k_means_assigns_by_distance_with_a_contrast_of_100():
 def test_without_k_means_the_rows_change_nothing():
     head = netvlad(6, 4, clusters=3, hidden=7)
     before = {name: tensor.clone() for name, tensor in head.state_dict().items()}
-    head.prepare(make_blobs(), seed=0)
+
+    def refuse() -> Tensor:
+        raise AssertionError("rows are drawn for nothing")
+
+    head.prepare(refuse, seed=0)
     assert all(torch.equal(before[name], tensor) for name, tensor in head.state_dict().items())
 
 
@@ -255,7 +259,7 @@ def test_without_k_means_the_rows_change_nothing():
 )
 def test_rows_without_clusters_are_refused(rows, message):
     with pytest.raises(LongreelError, match=message):
-        netvlad(6, 4, clusters=4, hidden=7, codebook="kmeans").prepare(rows, seed=0)
+        netvlad(6, 4, clusters=4, hidden=7, codebook="kmeans").prepare(lambda: rows, seed=0)
 
 
 @pytest.mark.parametrize(

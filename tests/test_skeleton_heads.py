@@ -98,7 +98,7 @@ def test_a_standardised_head_of_zero_and_one_changes_nothing(case):
     dim = bodies * layout.size
     wrapped = Standardised(head, torch.zeros(dim), torch.ones(dim)).eval()
     assert torch.equal(wrapped(rows, mask), head(rows, mask))
-    wrapped.prepare(rows.flatten(0, 1), 0)
+    wrapped.prepare(lambda: rows.flatten(0, 1), 0)
     assert (wrapped.branches, wrapped.trainable, wrapped.explain(rows, mask)) == (1, True, {})
     assert wrapped.output is head.output
 
