@@ -72,6 +72,9 @@ def train(
         str, typer.Option(help="memory, disk (as they are needed), or auto: the device or memory if they fit.")
     ] = "auto",
     device: Device = "auto",
+    compiled: Annotated[
+        bool, typer.Option("--compile", help="Compile the head: fewer launches on a GPU, other bits.")
+    ] = False,
     checkpoint_seconds: Annotated[
         float | None, typer.Option(min=0, help="An interruption repeats at most this much; 10 if not given.")
     ] = None,
@@ -116,6 +119,7 @@ def train(
         "weight_decay": weight_decay,
         "clip_norm": clip_norm,
         "precision": precision,
+        "compiled": compiled or None,
         "frames": train_frames,
         "test_frames": test_frames,
         "groups": groups,

@@ -2,9 +2,9 @@
 
 import math
 from collections import deque
-from collections.abc import Callable, Generator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from collections.abc import Generator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +20,7 @@ CPU = torch.device("cpu")
 PLACES = ("auto", "memory", "disk")
 CHECKED_CLIPS = 64  #: of features on disk, checked at a time.
 AHEAD = 2  #: batches that are read from disk before they are needed.
-STATISTICS_VALUES = 2**24  #: numbers taken at a time, 128 MiB in float64.
+STATISTICS_VALUES = 2**22  #: numbers taken at a time, 32 MiB in float64.
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,7 @@ class ClipSet:
     generated: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.bool))  #: ``(clips,)``; empty: none.
     uncertainty: Tensor = field(default_factory=lambda: torch.zeros(0))  #: ``(clips,)``, NaN where it is not known.
     device: torch.device = CPU  #: where batches are wanted; features may be there too. All else is on the CPU.
+    least: int = 0  #: rows that each clip of a batch is padded to at least, where all of its rows are taken.
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -86,7 +87,7 @@ class ClipSet:
         """
         first, lengths = self.offsets[clips], (self.offsets[1:] - self.offsets[:-1])[clips]
         if frames is None:
-            places = torch.arange(int(lengths.max())).expand(len(clips), -1)
+            places = torch.arange(max(int(lengths.max()), self.least)).expand(len(clips), -1)
             mask = places < lengths[:, None]
             places = places.minimum(lengths[:, None] - 1)
         elif generator is None:
@@ -109,20 +110,39 @@ class ClipSet:
     def batches(
         self, clips: Sequence[Tensor], frames: int | None = None, generator: torch.Generator | None = None
     ) -> Generator[tuple[Tensor, Tensor], None, None]:
-        """``batch`` of each in turn. From disk or to a device, the next one is read while this one is used."""
+        """``batch`` of each in turn. From disk or to a device, the next ones are read while this one is used.
+
+        From disk, whole clips are fetched first, in a thread of their own: asking the system for them takes as long as
+        its disk is busy.
+        """
         if isinstance(self.features, Tensor) and self.features.device.type == self.device.type:
             yield from (self.batch(each, frames, generator) for each in clips)
             return
-        with ThreadPoolExecutor(1) as pool:  # one thread, so that draws come in turn
+
+        def read(fetched: Future[None], each: Tensor) -> tuple[Tensor, Tensor]:
+            fetched.result()
+            return self.batch(each, frames, generator)
+
+        with (
+            ThreadPoolExecutor(1) as fetcher,
+            ThreadPoolExecutor(1) as reader,
+        ):  # one thread, so that draws come in turn
             waiting = deque()
             for number, each in enumerate(clips):
-                if isinstance(self.features, DiskRows):
-                    self.features.read_ahead(each)
-                waiting.append(pool.submit(self.batch, each, frames, generator))
+                waiting.append(reader.submit(read, fetcher.submit(self._fetch, each), each))
                 if number >= AHEAD:
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()
+
+    def _fetch(self, clips: Tensor) -> None:
+        """Have what lies on disk brought into memory."""
+        if isinstance(self.features, DiskRows):
+            self.features.read_ahead(clips)
+
+    def in_one_shape(self) -> "ClipSet":
+        """The same clips, where batches of whole clips are all padded to the longest clip of the set."""
+        return replace(self, least=int((self.offsets[1:] - self.offsets[:-1]).max()))
 
     def with_failed(self, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Scores and targets of the whole split: clips without features come last and are scored lowest.
@@ -153,13 +173,24 @@ class ClipSet:
     def statistics(self, kind: str = "all") -> tuple[Tensor, Tensor]:
         """Mean and standard deviation over the rows of a kind of clips, each ``(D,)`` float32 on the CPU.
 
-        A constant column has deviation 1. Where there are no clips of the kind, all count.
+        A constant column has deviation 1. Where there are no clips of the kind, all count. Rows are read once: parts of
+        them have statistics of their own, which are joined in float64 (Chan, Golub and LeVeque, 1983).
         """
         pool = self.pool(kind)
         wanted = None if pool is None or len(pool) == 0 else self._rows_of(pool)  # (frames,) bool
-        count = len(self.features) if wanted is None else int(wanted.sum())
-        mean = self._add_up(wanted, lambda part: part) / count
-        squares = self._add_up(wanted, lambda part: part.sub_(mean.to(part.device)).square_())
+        count, begin = 0, 0
+        mean, squares = torch.zeros(2, self.features.shape[1], dtype=torch.float64, device=self.device)  # (D,) each
+        for part in self.features.split(max(1, STATISTICS_VALUES // self.features.shape[1])):
+            end = begin + len(part)
+            rows = (part if wanted is None else part[wanted[begin:end].to(part.device)]).double()
+            begin, more = end, len(rows)
+            if more:
+                own = rows.mean(dim=0)  # (D,)
+                apart = own.to(self.device) - mean
+                squares += rows.sub_(own).square_().sum(dim=0).to(self.device)
+                squares += apart.square() * (count * more / (count + more))
+                mean += apart * (more / (count + more))
+                count += more
         deviation = (squares / count).sqrt()
         deviation = torch.where(deviation > 1e-6, deviation, torch.ones_like(deviation))
         return mean.float().cpu(), deviation.float().cpu()
@@ -168,16 +199,6 @@ class ClipSet:
         chosen = torch.zeros(len(self), dtype=torch.bool)
         chosen[clips] = True
         return chosen.repeat_interleave(self.offsets[1:] - self.offsets[:-1])
-
-    def _add_up(self, wanted: Tensor | None, change: Callable[[Tensor], Tensor]) -> Tensor:
-        """The sum ``(D,)`` of what is made of the wanted rows in float64, a part of them at a time."""
-        rows = max(1, STATISTICS_VALUES // self.features.shape[1])
-        total, begin = torch.zeros(self.features.shape[1], dtype=torch.float64, device=self.device), 0
-        for part in self.features.split(rows):
-            chosen = part if wanted is None else part[wanted[begin : begin + len(part)].to(part.device)]
-            total += change(chosen.double()).sum(dim=0).to(self.device)
-            begin += len(part)
-        return total
 
 
 def load_clips(

@@ -116,7 +116,7 @@ def _sharing(due: Sequence[Training]) -> list[list[Training]]:
         fit, stage = training.settings, training.leg.stage
         kept = training.trusted.kept
         drawn = (stage.sampler, stage.clips, None if kept is None else kept.numpy().tobytes())
-        groups[fit.seed, fit.batch_size, fit.frames, fit.test_frames, drawn].append(training)
+        groups[fit.seed, fit.batch_size, fit.frames, fit.test_frames, fit.compiled, drawn].append(training)
     return list(groups.values())
 
 
@@ -154,7 +154,8 @@ def _train_epoch(group: list[Training], train: ClipSet) -> dict[int, float]:
     order = _draw_order(first, parts[first.number], train, generator)
     batches = order.split(first.settings.batch_size)
     totals, scores = defaultdict(lambda: torch.zeros(())), defaultdict(list)
-    read = train.batches(batches, first.settings.frames, generator)
+    shaped = train.in_one_shape() if first.settings.compiled else train
+    read = shaped.batches(batches, first.settings.frames, generator)
     for number, (clips, (rows, mask)) in enumerate(zip(batches, read, strict=True)):
         for training in group:
             own, part = parts[training.number], number / len(batches)

@@ -34,6 +34,7 @@ class FitSettings:
     weight_decay: float = 1e-2
     schedule: str = "cosine"  #: or ``constant``, or ``steps:30,60``: a tenth behind each so many epochs.
     precision: str = "float32"  #: of products in training, or ``bfloat16``.
+    compiled: bool = False  #: whether steps run through ``torch.compile``: other bits, and fewer launches.
     clip_norm: float | None = None  #: largest L2 norm of the gradients.
     frames: int | None = None  #: rows drawn of each clip and step; all of them if ``None``.
     test_frames: int | None = None  #: rows spread evenly over a clip that is scored; all of them if ``None``.

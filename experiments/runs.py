@@ -20,11 +20,11 @@ from ..layouts import Layout, read_layout
 from ..manifest import Manifest
 from ..store import FeatureStore, Spec
 from .manifests import read_watermark
+from .optimisation import FitSettings
 from .settings import TrainSettings
 
 PLACES = ("store", "manifest", "root")  #: may move while a training is interrupted; their digests may not change.
-
-
+LATER = ("compiled",)  #: settings that runs of earlier versions do not tell of: theirs were the defaults.
 HEAD = "head.safetensors"  #: of a run: the chosen head.
 
 
@@ -70,6 +70,7 @@ def claim(folder: Path, config: dict) -> None:
         write_json(path, config)
         return
     known = read_document(path)
+    known["fit"] = {key: value for key, value in asdict(FitSettings()).items() if key in LATER} | known["fit"]
     found, wanted = ({key: each[key] for key in each if key not in PLACES} for each in (known, config))
     if found != wanted:
         key, mine, theirs = next(_differences(found, wanted))

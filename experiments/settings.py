@@ -100,7 +100,7 @@ def _apply_protocol(settings: TrainSettings, name: str) -> TrainSettings:
 
 def _differences(ruled: TrainSettings, asked: TrainSettings) -> list[str]:
     """What breaks the protocol's rules. Head, method and seed are what it compares."""
-    free = {"seed", "checkpoint_seconds"}
+    free = {"seed", "checkpoint_seconds", "compiled"}
     pairs = [(key, getattr(ruled.fit, key), getattr(asked.fit, key)) for key in sorted(FIT - free)]
     pairs += [(key, getattr(ruled, key), getattr(asked, key)) for key in ("groups", "standardise")]
     return [f"{key} {mine} ({rule})" for key, rule, mine in pairs if rule != mine]

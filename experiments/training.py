@@ -17,6 +17,7 @@ from ..heads import Standardised
 from .arithmetic import products_in
 from .checkpoint import load_checkpoint, save_checkpoint
 from .clips import ClipSet
+from .compiling import Compiled
 from .epochs import forget_epochs, keep_epoch
 from .optimisation import FitSettings, rate_at
 from .stages import Leg, lay_out
@@ -59,6 +60,7 @@ class Training:
         self.targets = self.trusted.targets.to(self.device)
         self.weights = None if self.trusted.weights is None else self.trusted.weights.to(self.device)
         self.legs = lay_out(course.method, self.settings.epochs)
+        self.stepped = Compiled(self.head) if self.settings.compiled else self.head
         self.fault: LongreelError | None = None
         self.stopped = False
         torch.manual_seed(self.settings.seed)
@@ -132,7 +134,7 @@ class Training:
         with self.own_draws(part):
             known = Known(self.counts, progress.running_ap, torch.default_generator, progress.memory)
             with products_in(settings.precision, self.device):
-                logits, targets = parts.mixer(self.head, batch, known)
+                logits, targets = parts.mixer(self.stepped, batch, known)
             losses = parts.loss(logits.float(), targets, self.counts)  # (B,)
             losses = losses if weights is None else losses * weights[clips]
             self.optimiser.zero_grad(set_to_none=True)

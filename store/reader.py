@@ -1,8 +1,10 @@
 """Reading a store: eager facts, lazy arrays, nothing is ever written."""
 
+import os
 import resource
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +14,8 @@ from ..errors import StoreDamaged, StoreMismatch
 from .ledger import Failure, read_failures
 from .records import ClipFeatures, Origin, Spec, combine_digests
 from .shard import Shard, read_shard, shard_paths, some_shard_paths
+
+READ_AT_ONCE = 16  #: clips, each of which may keep a file open.
 
 
 class FeatureStore:
@@ -107,14 +111,20 @@ class FeatureStore:
         lengths = [int(np.diff(shard.columns["offsets"][index : index + 2])[0]) for shard, index in places]
         offsets = np.cumsum([0, *lengths])
         features = np.empty((offsets[-1], self.spec.dim), dtype=self.spec.row_type)
-        for place, (clip_id, (shard, index)) in enumerate(zip(clip_ids, places, strict=True)):
-            clip = self._clip(shard, index)
+
+        def take(place: int, clip: ClipFeatures) -> None:
+            clip_id, (shard, index) = clip_ids[place], places[place]
             if clip.digest(clip_id) != shard.digest(index):
                 raise StoreDamaged(
                     f"{shard.path}: clip {clip_id!r} is damaged. `longreel store verify {self.folder}` looks for more; "
                     f"the command that made the store, with --repair, makes its clips anew."
                 )
             features[offsets[place] : offsets[place + 1]] = clip.features
+
+        with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as threads:  # hashing takes most of the time
+            for begin in range(0, len(places), READ_AT_ONCE):
+                some = range(begin, min(begin + READ_AT_ONCE, len(places)))
+                list(threads.map(take, some, [self._clip(*places[place]) for place in some]))
         return features, offsets
 
 
