@@ -8,12 +8,14 @@ from torch import Tensor, nn
 from ..layouts import Layout
 from .head import Head, Output
 from .neighbours import Neighbours
+from .pooled import Mean, Pooled
 
 
 class Standardised(nn.Module):
     """A head whose input is shifted and scaled by the statistics of the training rows.
 
-    A head of skeletons gets its rows as they are.
+    A head of skeletons gets its rows as they are. Where a head takes the plain mean of the rows, that is standardised
+    in their place: the same but for rounding, and a T-th of the work.
 
     Shape:
         - mean, deviation: ``(D,)``; saved with the head, not trained.
@@ -27,6 +29,7 @@ class Standardised(nn.Module):
         super().__init__()
         self.head = head
         self.branches = head.branches
+        self.averages = isinstance(head, Pooled) and isinstance(head.aggregator, Mean)
         self.register_buffer("mean", mean)
         self.register_buffer("deviation", deviation)
 
@@ -44,6 +47,8 @@ class Standardised(nn.Module):
 
     def aggregate(self, frames: Tensor, mask: Tensor | None = None) -> Tensor:
         """The inner head's clip vector, ``(B, E)``, or ``(V, B, E)`` for V views."""
+        if self.averages:
+            return self._standardise(self.head.aggregate(frames.float(), mask))
         return self.head.aggregate(self._standardise(frames), mask)
 
     def classify(self, clips: Tensor) -> Tensor:
