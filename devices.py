@@ -1,5 +1,6 @@
-"""Which device computes."""
+"""Which device computes, and on how many cores."""
 
+import os
 from typing import TYPE_CHECKING
 
 from .errors import EnvironmentFault, unknown
@@ -8,6 +9,11 @@ if TYPE_CHECKING:
     import torch
 
 DEVICES = ("auto", "cpu", "cuda")
+
+
+def cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def choose_device(name: str) -> "torch.device":

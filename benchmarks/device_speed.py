@@ -1,7 +1,7 @@
 """Trainings of VideoLT's size on one device: seconds an epoch, and the share of what its memory and its products allow.
 
 python benchmarks/device_speed.py --device cuda
-python benchmarks/device_speed.py --device cuda --compile
+python benchmarks/device_speed.py --device cuda --compiled
 python benchmarks/device_speed.py --device cpu --clips 512 --classes 100 --epochs 2
 
 Synthetic float16 features, 179 334 clips x 150 x 2048 as VideoLT's train split (103 GiB), made on the device; all
@@ -84,7 +84,7 @@ def train(name: str, clips: ClipSet, given: argparse.Namespace, folder: Path) ->
             given.batch,
             learning_rate=rate,
             precision=given.precision,
-            compiled=given.compile,
+            compiled=given.compiled,
             checkpoint_seconds=1e9,
         )
         courses.append(Course(made, METHODS[method], fit, folder / str(number)))
@@ -128,6 +128,6 @@ if __name__ == "__main__":
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--precision", default="bfloat16")
-    parser.add_argument("--compile", action="store_true", help="train as `longreel train --compile` does")
+    parser.add_argument("--compiled", action="store_true", help="train as `longreel train --compiled` does")
     parser.add_argument("--tasks", nargs="*", choices=TASKS)
     main(parser.parse_args())

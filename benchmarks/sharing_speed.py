@@ -27,7 +27,7 @@ LIMIT = 2_500_000_000
 EPOCHS = 2
 SINGLY = 2  #: trainings by themselves that stand for all of a pack.
 #: what is trained: head, and how many of it.
-PACKS = {"linear": 16, "nonlinear-early": 16, "nonlinear": 4}
+PACKS = {"linear": 16, "nonlinear-early:hidden=512": 16, "nonlinear": 2}
 
 
 def write_store(folder: Path) -> None:

@@ -73,8 +73,9 @@ def train(
     ] = "auto",
     device: Device = "auto",
     compiled: Annotated[
-        bool, typer.Option("--compile", help="Compile the head: fewer launches on a GPU, other bits.")
-    ] = False,
+        bool | None,
+        typer.Option("--compiled/--no-compiled", help="Steps through torch.compile: fewer launches on a GPU."),
+    ] = None,
     checkpoint_seconds: Annotated[
         float | None, typer.Option(min=0, help="An interruption repeats at most this much; 10 if not given.")
     ] = None,
@@ -119,7 +120,7 @@ def train(
         "weight_decay": weight_decay,
         "clip_norm": clip_norm,
         "precision": precision,
-        "compiled": compiled or None,
+        "compiled": compiled,
         "frames": train_frames,
         "test_frames": test_frames,
         "groups": groups,

@@ -9,7 +9,7 @@ import signal
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from multiprocessing import active_children, get_context, parent_process
 from pathlib import Path
 
@@ -17,9 +17,9 @@ import torch
 
 from ..balance.counts import count_training_clips, make_groups
 from ..child import end_with_parent
+from ..devices import cores
 from ..durable import make_folder
 from ..errors import EnvironmentFault, LongreelError, ManifestError, unknown
-from ..extract.threads import cores
 from ..manifest import read_manifest
 from ..memory import keep_freed_memory
 from ..store import FeatureStore, Spec
@@ -29,7 +29,7 @@ from .draws import Draws, draw_run
 from .evaluate import evaluate_run
 from .fusion import fuse_runs
 from .mixtures import FITTED
-from .settings import TrainSettings, make_settings
+from .settings import TrainSettings, describe, make_settings
 from .suites import Row, Suite, check_columns
 from .train import train_run
 
@@ -147,7 +147,7 @@ def _check_row(run: Run, counts: Sequence[int], spec: Spec) -> None:
 
 def _name(row: Row, label: str, settings: TrainSettings, parts: Sequence[str] = ()) -> str:
     """Readable, and another one for other settings or parts; where store and manifest lie is no part of it."""
-    facts: dict = asdict(settings) | dict.fromkeys(("store", "manifest", "root", "departures"))
+    facts: dict = describe(settings) | dict.fromkeys(("store", "manifest", "root", "departures"))
     if parts:
         facts = {"parts": parts, "weights": row.weights}
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:8]

@@ -12,6 +12,7 @@ from ..generate.plan import read_fill
 from ..heads import Standardised, build_head
 from ..parts import build_part
 from ..store import Spec
+from .compiling import check_compilable
 from .runs import store_layout
 from .settings import TrainSettings
 from .stages import lay_out
@@ -30,6 +31,8 @@ def check_choices(settings: TrainSettings, counts: Sequence[int], spec: Spec) ->
     Raises:
         LongreelError: When a name, option or combination cannot be used, or the head is too large for this machine.
     """
+    if settings.fit.compiled:
+        check_compilable(settings.head)
     own = {"loss": settings.loss, "sampler": settings.sampler, "mixer": settings.mixer}
     released = settings.compat == "released"
     method = choose_method(

@@ -1,15 +1,15 @@
 """Heads compiled for their training: the same products in fewer and larger calls."""
 
-import importlib.util
-import os
-import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
+from torch import Tensor
 
-from ..errors import EnvironmentFault
-from ..heads import Standardised
+from ..errors import EnvironmentFault, LongreelError
+from ..heads import SKELETON_HEADS, Standardised
 
-VARIANTS = 1024  #: of a head's code in one process: shapes, stages, and the heads that are trained side by side.
+VARIANTS = 1024  #: of a head's code at a time: shapes, stages, and the different heads that are trained side by side.
 
 
 class Compiled:
@@ -17,33 +17,78 @@ class Compiled:
 
     Each shape of a batch is compiled by itself, and heads that differ in their weights alone share what was compiled.
     On a GPU the launches of a shape are recorded once and then replayed, as CUDA graphs. Sums are taken in another
-    order than without it, and dropout may draw other numbers.
+    order than without it, and dropout draws other numbers.
 
     Args:
-        head: On its device.
+        head: On its device; none of skeletons.
+
+    Raises:
+        EnvironmentFault: When called for the first time where it cannot be compiled.
     """
 
     def __init__(self, head: Standardised) -> None:
         device = next(head.parameters()).device
         mode = "default" if device.type == "cpu" else "reduce-overhead"
-        self.branches, self.layout = head.branches, head.layout
-        self.aggregate = torch.compile(head.aggregate, dynamic=False, mode=mode)
-        self.classify = torch.compile(head.classify, dynamic=False, mode=mode)
-        # Behind the usual eight variants torch would go on uncompiled, without a word in the result.
-        torch._dynamo.config.recompile_limit = torch._dynamo.config.accumulated_recompile_limit = VARIANTS
-        torch._dynamo.config.fail_on_recompile_limit_hit = True
+        self.branches = head.branches
+        self._aggregate = torch.compile(head.aggregate, dynamic=False, fullgraph=True, mode=mode)
+        self._classify = torch.compile(head.classify, dynamic=False, fullgraph=True, mode=mode)
+
+    def begin_step(self) -> None:
+        """What earlier steps gave is no longer needed, so its memory may be used again."""
+        torch.compiler.cudagraph_mark_step_begin()
+
+    def aggregate(self, frames: Tensor, mask: Tensor | None = None) -> Tensor:
+        """As the head's."""
+        return _naming_faults(self._aggregate, frames, mask)
+
+    def classify(self, clips: Tensor) -> Tensor:
+        """As the head's."""
+        return _naming_faults(self._classify, clips)
 
 
-def check_compiler(device: torch.device) -> None:
-    """Refuse a machine on which heads cannot be compiled.
+def _naming_faults(call: Callable[..., Tensor], *arguments: Tensor | None) -> Tensor:
+    from torch._dynamo.exc import FailOnRecompileLimitHit, TorchDynamoException
+
+    try:
+        return call(*arguments)
+    except (FailOnRecompileLimitHit, TorchDynamoException) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise EnvironmentFault(
+            f"compiled: the head cannot be compiled here ({reason}). It takes a C++ compiler, g++ or what CXX names, "
+            f"and on a GPU triton. Or train without compiling."
+        ) from error
+
+
+@contextmanager
+def compiling(wanted: bool) -> Iterator[None]:
+    """Where heads are compiled, if wanted: more variants than torch has by itself, the same ones in every run.
+
+    In the end all is forgotten, with the memory of recorded launches; torch's cache on disk keeps what was compiled.
+    """
+    if not wanted:
+        yield
+        return
+    from torch import _dynamo, _inductor
+
+    limits = {name: VARIANTS for name in ("recompile_limit", "accumulated_recompile_limit")}
+    # Behind the usual eight variants torch would go on uncompiled, without a word in the result; and on a GPU it would
+    # choose by what is fastest at the time.
+    with (
+        _dynamo.config.patch(**limits, fail_on_recompile_limit_hit=True),
+        _inductor.config.patch(deterministic=True),
+    ):
+        try:
+            yield
+        finally:
+            torch.compiler.reset()
+
+
+def check_compilable(text: str) -> None:
+    """Refuse a head whose shapes follow from the numbers in a batch, or that is not trained.
 
     Raises:
-        EnvironmentFault: With what is missing.
+        LongreelError: With the head.
     """
-    compiler = os.environ.get("CXX", "g++")
-    if shutil.which(compiler) is None:
-        raise EnvironmentFault(
-            f"compiled: there is no {compiler}. Install a C++ compiler, name yours in CXX, or train without compiling."
-        )
-    if device.type == "cuda" and importlib.util.find_spec("triton") is None:
-        raise EnvironmentFault("compiled: there is no package triton. Install it, or train without compiling.")
+    name = text.partition(":")[0]
+    if name in SKELETON_HEADS or name == "knn":
+        raise LongreelError(f"compiled: {name} is not made for it. Train it without compiling.")

@@ -18,6 +18,7 @@ from ..balance import Method, Parts
 from ..errors import LongreelError
 from ..heads import Standardised
 from .clips import ClipSet
+from .compiling import compiling
 from .metrics import evaluate_scores
 from .optimisation import SELECTIONS, FitSettings
 from .precision import average_precisions
@@ -95,7 +96,7 @@ def fit_together(
         For each training its history and which epoch was chosen; what went wrong, where loss, weights or scores were
         no longer finite; or nothing, where it was stopped.
     """
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), compiling(any(course.settings.compiled for course in courses)):
         trainings = [Training(course, number, counts, train) for number, course in enumerate(courses)]
         going = [training for training in trainings if not training.done]
         while going:
@@ -114,9 +115,9 @@ def _sharing(due: Sequence[Training]) -> list[list[Training]]:
     groups: dict[tuple, list[Training]] = defaultdict(list)
     for training in due:
         fit, stage = training.settings, training.leg.stage
-        kept = training.trusted.kept
+        kept, in_one_shape = training.trusted.kept, fit.compiled and fit.frames is None
         drawn = (stage.sampler, stage.clips, None if kept is None else kept.numpy().tobytes())
-        groups[fit.seed, fit.batch_size, fit.frames, fit.test_frames, fit.compiled, drawn].append(training)
+        groups[fit.seed, fit.batch_size, fit.frames, fit.test_frames, in_one_shape, drawn].append(training)
     return list(groups.values())
 
 
@@ -154,7 +155,7 @@ def _train_epoch(group: list[Training], train: ClipSet) -> dict[int, float]:
     order = _draw_order(first, parts[first.number], train, generator)
     batches = order.split(first.settings.batch_size)
     totals, scores = defaultdict(lambda: torch.zeros(())), defaultdict(list)
-    shaped = train.in_one_shape() if first.settings.compiled else train
+    shaped = train.in_one_shape() if first.settings.compiled else train  # each shape is compiled by itself
     read = shaped.batches(batches, first.settings.frames, generator)
     for number, (clips, (rows, mask)) in enumerate(zip(batches, read, strict=True)):
         for training in group:

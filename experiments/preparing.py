@@ -15,7 +15,6 @@ from ..manifest import Manifest, read_manifest
 from ..store import FeatureStore
 from .choices import check_choices
 from .clips import CPU, ClipSet, load_clips
-from .compiling import check_compiler
 from .learnt import Learnt, check_generated, choose_clips
 from .runs import resolve_config, store_digest, store_layout
 from .settings import TrainSettings
@@ -89,12 +88,10 @@ def choose(settings: TrainSettings, given: Given, device: torch.device = CPU) ->
     """Resolve a member's settings.
 
     Raises:
-        LongreelError: When head, method, groups or clips cannot be used, or heads cannot be compiled here.
+        LongreelError: When head, method, groups or clips cannot be used.
     """
     groups = make_groups(settings.groups, given.manifest.classes, given.counts)
     method = check_choices(settings, given.counts, given.store.spec)
-    if settings.fit.compiled:
-        check_compiler(device)
     config = resolve_config(settings, given.manifest, given.store, given.digest)
     if device.type != "cpu":
         config |= {"device": device.type}  # whose bits the result has; none is said of the CPU, as earlier runs have it

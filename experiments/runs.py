@@ -4,7 +4,6 @@ import hashlib
 import json
 import reprlib
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -20,17 +19,15 @@ from ..layouts import Layout, read_layout
 from ..manifest import Manifest
 from ..store import FeatureStore, Spec
 from .manifests import read_watermark
-from .optimisation import FitSettings
-from .settings import TrainSettings
+from .settings import TrainSettings, describe
 
 PLACES = ("store", "manifest", "root")  #: may move while a training is interrupted; their digests may not change.
-LATER = ("compiled",)  #: settings that runs of earlier versions do not tell of: theirs were the defaults.
 HEAD = "head.safetensors"  #: of a run: the chosen head.
 
 
 def resolve_config(settings: TrainSettings, manifest: Manifest, store: FeatureStore, digest: str) -> dict:
     """The configuration with everything that defaults, files and the machine decided; the digest is the store's."""
-    document = asdict(settings) | {
+    document = describe(settings) | {
         "store": str(settings.store.resolve()),
         "manifest": str(settings.manifest.resolve()),
         "root": str(manifest.root),
@@ -70,7 +67,6 @@ def claim(folder: Path, config: dict) -> None:
         write_json(path, config)
         return
     known = read_document(path)
-    known["fit"] = {key: value for key, value in asdict(FitSettings()).items() if key in LATER} | known["fit"]
     found, wanted = ({key: each[key] for key in each if key not in PLACES} for each in (known, config))
     if found != wanted:
         key, mine, theirs = next(_differences(found, wanted))

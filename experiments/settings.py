@@ -1,7 +1,7 @@
 """What a user asks of a training, resolved: a protocol's rules where one is named, then what was given beside it."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,14 @@ class TrainSettings:
 
 FIT = {each.name for each in fields(FitSettings)}
 OWN = {each.name for each in fields(TrainSettings)} - {"store", "manifest", "root", "protocol", "departures", "fit"}
+
+
+def describe(settings: TrainSettings) -> dict:
+    """Names and values for a file; those of a run that is not compiled are those of versions that compiled none."""
+    document = asdict(settings)
+    if not settings.fit.compiled:
+        del document["fit"]["compiled"]
+    return document
 
 
 def make_settings(

@@ -60,7 +60,7 @@ class Training:
         self.targets = self.trusted.targets.to(self.device)
         self.weights = None if self.trusted.weights is None else self.trusted.weights.to(self.device)
         self.legs = lay_out(course.method, self.settings.epochs)
-        self.stepped = Compiled(self.head) if self.settings.compiled else self.head
+        self.compiled = Compiled(self.head) if self.settings.compiled else None
         self.fault: LongreelError | None = None
         self.stopped = False
         torch.manual_seed(self.settings.seed)
@@ -131,13 +131,15 @@ class Training:
         now = rate_at(settings.schedule, progress.epoch + part, *self.leg.span)
         for group in self.optimiser.param_groups:
             group["lr"] = settings.learning_rate * self.leg.stage.rate * now
+        self.optimiser.zero_grad(set_to_none=True)
+        if self.compiled is not None:
+            self.compiled.begin_step()
         with self.own_draws(part):
             known = Known(self.counts, progress.running_ap, torch.default_generator, progress.memory)
             with products_in(settings.precision, self.device):
-                logits, targets = parts.mixer(self.stepped, batch, known)
+                logits, targets = parts.mixer(self.compiled or self.head, batch, known)
             losses = parts.loss(logits.float(), targets, self.counts)  # (B,)
             losses = losses if weights is None else losses * weights[clips]
-            self.optimiser.zero_grad(set_to_none=True)
             losses.mean().backward()
         if settings.clip_norm is not None:
             trained = [parameter for parameter in self.head.parameters() if parameter.requires_grad]

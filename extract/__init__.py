@@ -8,7 +8,6 @@ from .planning import Plan, plan_extraction
 from .rules import RULES, Rule, with_rule
 from .sampling import Sampling
 from .sources import Source, open_source
-from .threads import cores
 from .workers import started_workers
 
 __all__ = [
@@ -21,7 +20,6 @@ __all__ = [
     "Rule",
     "Sampling",
     "Source",
-    "cores",
     "embed",
     "extract_clips",
     "import_features",

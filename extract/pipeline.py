@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..child import Child
+from ..devices import cores
 from ..durable import make_folder, owned
 from ..errors import LongreelError, StoreInUse, unknown
 from ..manifest import Manifest
@@ -28,7 +29,6 @@ from .decoders import DECODERS
 from .forward import ClipRows, Forward
 from .planning import Plan, file_facts, plan_extraction
 from .sampling import Sampling
-from .threads import cores
 from .workers import (
     DEADLINE_SECONDS,
     Decoded,

@@ -1,13 +1,7 @@
-"""Who computes on how many cores: one torch thread for each batch, as several batches run at a time."""
+"""One torch thread for each batch, as several batches run at a time."""
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-
-
-def cores() -> int:
-    """The cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @contextmanager

@@ -14,8 +14,8 @@ from .pooled import Mean, Pooled
 class Standardised(nn.Module):
     """A head whose input is shifted and scaled by the statistics of the training rows.
 
-    A head of skeletons gets its rows as they are. Where a head takes the plain mean of the rows, that is standardised
-    in their place: the same but for rounding, and a T-th of the work.
+    A head of skeletons gets its rows as they are. Of a trained head that takes the plain mean of the rows, the mean
+    is standardised in their place: the same but for rounding, and a T-th of the work.
 
     Shape:
         - mean, deviation: ``(D,)``; saved with the head, not trained.
@@ -48,7 +48,9 @@ class Standardised(nn.Module):
     def aggregate(self, frames: Tensor, mask: Tensor | None = None) -> Tensor:
         """The inner head's clip vector, ``(B, E)``, or ``(V, B, E)`` for V views."""
         if self.averages:
-            return self._standardise(self.head.aggregate(frames.float(), mask))
+            with torch.autocast(frames.device.type, enabled=False):  # a mean far from zero needs all its digits
+                pooled = self.head.aggregate(frames.float(), mask)
+            return self._standardise(pooled)
         return self.head.aggregate(self._standardise(frames), mask)
 
     def classify(self, clips: Tensor) -> Tensor:

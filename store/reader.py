@@ -1,6 +1,5 @@
 """Reading a store: eager facts, lazy arrays, nothing is ever written."""
 
-import os
 import resource
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -10,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from ..devices import cores
 from ..errors import StoreDamaged, StoreMismatch
 from .ledger import Failure, read_failures
 from .records import ClipFeatures, Origin, Spec, combine_digests
@@ -121,7 +121,7 @@ class FeatureStore:
                 )
             features[offsets[place] : offsets[place + 1]] = clip.features
 
-        with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as threads:  # hashing takes most of the time
+        with ThreadPoolExecutor(cores()) as threads:  # hashing takes most of the time
             for begin in range(0, len(places), READ_AT_ONCE):
                 some = range(begin, min(begin + READ_AT_ONCE, len(places)))
                 list(threads.map(take, some, [self._clip(*places[place]) for place in some]))

@@ -1,30 +1,48 @@
 """Compiled trainings: what plain ones learn, the same bits alone, beside others and after an interruption."""
 
 import json
+import math
+import os
 import shutil
+import subprocess
+import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from small_runs import contents, settings_of, stop_at
 from test_fit import COUNTS, bits, make_clips
+from torch import nn
 from torch._dynamo.utils import counters
 from typer.testing import CliRunner
 
 from longreel.balance import METHODS
 from longreel.cli import app
-from longreel.errors import RunMismatch
-from longreel.experiments.compiling import Compiled
+from longreel.errors import EnvironmentFault, LongreelError, RunMismatch
+from longreel.experiments.arithmetic import PRECISIONS, products_in
+from longreel.experiments.compiling import Compiled, compiling
 from longreel.experiments.fit import fit_together
 from longreel.experiments.optimisation import FitSettings
+from longreel.experiments.settings import describe
 from longreel.experiments.train import train_run
 from longreel.experiments.training import Course, Progress
 from longreel.heads import build_head
 from longreel.heads.dropout import Dropout
 
+PLAIN_HEADS = (
+    "linear",
+    "cosine",
+    "nonlinear:hidden=8",
+    "netvlad:clusters=2,hidden=8",
+    "msa:heads=2",
+    "attentive:heads=2",
+)
 pytestmark = [
     pytest.mark.usefixtures("one_thread"),
-    pytest.mark.filterwarnings("default"),  # torch.compile warns of itself
+    # where torch compiles, it warns of parts of its own
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf Tensor:UserWarning"),
     pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++"),
 ]
 
@@ -32,7 +50,6 @@ pytestmark = [
 @pytest.fixture
 def graphs():
     """How many graphs were compiled since."""
-    torch.compiler.reset()
     counters.clear()
     return lambda: counters["stats"]["unique_graphs"]
 
@@ -80,13 +97,70 @@ def test_each_shape_is_compiled_once_for_all_heads_and_epochs(graphs, tmp_path):
     assert len({str(bits(course.head)) for course in courses}) == 3
 
 
+@pytest.mark.parametrize("text", [*PLAIN_HEADS, "aggregated:clusters=2,reduced=8,hidden=8"])
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_every_head_is_one_graph_with_the_same_vectors_scores_and_gradients(text, precision, monkeypatch):
+    """The graph as torch traces it, run by its own kernels: what is made of it takes long, and others test it."""
+    compile_ = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda call, mode, **more: compile_(call, backend="aot_eager", **more))
+    plain, copy = (make_course(text, "ce", Path(), compiled=True).head.train() for _ in range(2))
+    for dropout in [each for head in (plain, copy) for each in head.modules() if isinstance(each, nn.Dropout)]:
+        dropout.p = 0.0
+    generator = torch.Generator().manual_seed(0)
+    rows, mask = torch.randn(6, 5, 4, generator=generator), torch.rand(2, 6, 5, generator=generator) < 0.6
+    mask[..., 0] = True
+    found = []
+    with compiling(True), products_in(precision, rows.device):
+        for head in (plain, Compiled(copy)):
+            pooled = head.aggregate(rows, mask)
+            scores = head.classify(pooled)
+            scores.float().square().sum().backward()
+            found.append([pooled.detach(), scores.detach()])
+    close = {"rtol": 1e-4, "atol": 1e-5} if precision == "float32" else {"rtol": 0.05, "atol": 0.05}
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(other, one, **close)
+    for one, other in zip(plain.parameters(), copy.parameters(), strict=True):
+        scale = 1.0 if one.grad is None else float(one.grad.abs().max()) or 1.0
+        assert (one.grad is None) == (other.grad is None)
+        if one.grad is not None and other.grad is not None:
+            torch.testing.assert_close(other.grad / scale, one.grad / scale, **close)
+
+
+def test_compiled_dropout_keeps_the_share_it_is_to_keep():
+    head = build_head("nonlinear:hidden=64,dropout=0.3", 4, 3, torch.zeros(4), torch.ones(4)).train()
+    with torch.no_grad(), compiling(True):
+        head.head.hidden.weight.zero_()
+        head.head.hidden.bias.fill_(1.0)
+        rows = Compiled(head).aggregate(torch.zeros(500, 1, 4))  # one frame: each hidden number is 0 or 1 / 0.7
+    assert sorted({round(value, 4) for value in rows.flatten().tolist()}) == [0.0, round(1 / 0.7, 4)]
+    assert float((rows > 0).float().mean()) == pytest.approx(0.7, abs=5 * math.sqrt(0.21 / rows.numel()))
+
+
 def test_more_shapes_than_torch_compiles_by_itself_are_all_compiled(graphs):
     head = build_head("linear", 4, 3, torch.zeros(4), torch.ones(4))
-    compiled = Compiled(head)
-    for clips in range(2, 14):
-        rows = torch.randn(clips, 3, 4)
-        torch.testing.assert_close(compiled.classify(compiled.aggregate(rows)), head(rows))
+    with compiling(True):
+        compiled = Compiled(head)
+        for clips in range(2, 14):
+            rows = torch.randn(clips, 3, 4)
+            torch.testing.assert_close(compiled.classify(compiled.aggregate(rows)), head(rows))
     assert graphs() == 24
+
+
+def test_beyond_the_limit_nothing_goes_on_uncompiled(monkeypatch):
+    monkeypatch.setattr("longreel.experiments.compiling.VARIANTS", 2)
+    compiled = Compiled(build_head("linear", 4, 3, torch.zeros(4), torch.ones(4)))
+    with compiling(True):
+        for clips in (2, 3):
+            compiled.aggregate(torch.randn(clips, 3, 4))
+        with pytest.raises(EnvironmentFault, match="compiled: the head cannot be compiled here"):
+            compiled.aggregate(torch.randn(4, 3, 4))
+
+
+@pytest.mark.parametrize("head", ["knn", "gcn-lite"])
+def test_heads_that_are_not_made_for_it_are_refused(head, made, tmp_path):
+    with pytest.raises(LongreelError, match=f"compiled: {head} is not made for it"):
+        train_run(tmp_path / "run", replace(settings_of(made, compiled=True), head=head))
+    assert not (tmp_path / "run").exists()
 
 
 def test_beside_others_it_has_the_bits_it_has_alone(tmp_path):
@@ -111,24 +185,28 @@ def test_interrupted_it_ends_in_the_same_bits(made, tmp_path):
     assert contents(tmp_path / "run") == contents(tmp_path / "straight")
 
 
-def test_the_command_says_what_is_missing_and_notes_that_it_compiled(made, tmp_path, monkeypatch):
-    words = ["train", made.store, made.manifest, "--head", "linear", "--epochs", "2", "--compile", "--out"]
+def test_the_command_notes_that_it_compiled_and_says_where_it_cannot(made, tmp_path, monkeypatch):
+    words = ["train", made.store, made.manifest, "--head", "linear", "--epochs", "2", "--compiled", "--out"]
     done = CliRunner().invoke(app, [*map(str, words), str(tmp_path / "run")])
     assert done.exit_code == 0, done.output
-    assert '"compiled": true' in (tmp_path / "run" / "config.json").read_text()
-    monkeypatch.setenv("CXX", "no-such-compiler")
-    done = CliRunner().invoke(app, [*map(str, words), str(tmp_path / "other")])
-    assert done.exit_code == 5
-    assert "there is no no-such-compiler. Install a C++ compiler" in done.stderr
-    assert not (tmp_path / "other").exists()
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["fit"]["compiled"] is True
+    environment = os.environ | {"CXX": "no-such-compiler", "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache")}
+    command = [sys.executable, "-m", "longreel.cli", *map(str, words), str(tmp_path / "other")]
+    failed = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True)
+    assert failed.returncode == 5
+    assert "error: compiled: the head cannot be compiled here (" in failed.stderr
+    assert "It takes a C++ compiler, g++ or what CXX names" in failed.stderr
+    assert "Traceback" not in failed.stderr
+    done = CliRunner().invoke(
+        app, [*map(str, words), str(tmp_path / "other")]
+    )  # where it can, the same command goes on
+    assert done.exit_code == 0, done.output
 
 
-def test_a_run_from_before_heads_were_compiled_is_a_plain_one(made, tmp_path):
-    train_run(tmp_path / "run", settings_of(made))
-    path = tmp_path / "run" / "config.json"
-    config = json.loads(path.read_text())
-    del config["fit"]["compiled"]
-    path.write_text(json.dumps(config))
-    with pytest.raises(RunMismatch, match="compiled is False there, True now"):
-        train_run(tmp_path / "run", settings_of(made, compiled=True))
-    assert train_run(tmp_path / "run", settings_of(made)).folder == tmp_path / "run"
+def test_a_plain_run_is_described_and_named_as_before_heads_were_compiled(made, tmp_path):
+    plain, compiled = (settings_of(made, compiled=each) for each in (False, True))
+    assert "compiled" not in describe(plain)["fit"]
+    assert describe(compiled)["fit"]["compiled"] is True
+    train_run(tmp_path / "run", plain)
+    with pytest.raises(RunMismatch, match=r"fit\.compiled is None there, True now"):
+        train_run(tmp_path / "run", compiled)

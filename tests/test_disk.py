@@ -110,11 +110,40 @@ def test_a_place_that_there_is_not_is_refused(made):
 
 
 def test_an_interrupted_epoch_leaves_no_thread_behind(made):
+    before = threading.active_count()
     batches = load(made, "disk").batches(torch.arange(4).split(1))
     next(batches)
-    before = threading.active_count()
+    assert threading.active_count() == before + 2
     batches.close()
-    assert threading.active_count() < before
+    assert threading.active_count() == before
+
+
+def test_fetching_holds_up_neither_the_training_nor_the_next_fetch(made, monkeypatch):
+    """The disk is busy with the second batch; the first one is given out all the same."""
+    asked, busy, free = [], threading.Event(), threading.Event()
+
+    def fetch(self: DiskRows, clips: torch.Tensor) -> None:
+        asked.append(clips.tolist())
+        if len(asked) == 2:
+            busy.set()
+            assert free.wait(60)
+
+    monkeypatch.setattr(DiskRows, "read_ahead", fetch)
+    clips = load(made, "disk")
+    batches = clips.batches(torch.arange(5).split(1))
+    first = next(batches)
+    assert torch.equal(first[0], clips.batch(torch.tensor([0]))[0])
+    assert busy.wait(60)
+    assert asked == [[0], [1]]
+    free.set()
+    assert len(list(batches)) == 4
+    assert asked == [[0], [1], [2], [3], [4]]
+
+
+def test_a_fault_of_fetching_ends_the_training(made, monkeypatch):
+    monkeypatch.setattr(DiskRows, "read_ahead", lambda self, clips: os.stat("/nothing/here"))
+    with pytest.raises(FileNotFoundError, match="/nothing/here"):
+        draw(load(made, "disk"))
 
 
 def test_a_damaged_clip_is_named_before_anything_is_trained_from_disk(tmp_path, write_small_store):

@@ -215,6 +215,17 @@ def test_a_standardised_head_on_raw_features_equals_the_plain_head_on_standardis
         torch.testing.assert_close(found, head.head.explain(standardised, mask)[name])
 
 
+@pytest.mark.parametrize("text", ["linear", "cosine", "nonlinear-early"])
+def test_the_mean_of_rows_far_from_zero_keeps_its_digits_in_bfloat16(text):
+    mean, deviation = torch.full((8,), 100.0), torch.ones(8)
+    rows = mean + torch.randn(6, 5, 8, generator=torch.Generator().manual_seed(0))
+    head = build_head(text, 8, 5, mean, deviation).eval()
+    for mask in (None, torch.ones(6, 5).bool()):
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            found = head.aggregate(rows, mask)
+        torch.testing.assert_close(found.float(), rows.mean(dim=1) - mean, rtol=0.01, atol=1e-3)
+
+
 @pytest.mark.parametrize("text", TRAINED)
 def test_half_precision_is_for_standardised_heads(text, clips):
     frames, mask = clips[0].clamp(max=4.0), clips[1]

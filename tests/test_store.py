@@ -41,6 +41,16 @@ def test_clips_come_back_as_they_were_written(tmp_path):
             assert store.origin(clip_id) == ORIGIN
 
 
+def test_many_clips_of_several_shards_are_read_in_the_order_asked_for(tmp_path):
+    clips = {f"clip-{seed}": some_clip(seed, frames=1 + seed % 5) for seed in range(100)}
+    for part in range(4):
+        write_shard(tmp_path / "s", {name: clips[name] for name in list(clips)[part::4]})
+    order = sorted(clips, reverse=True)
+    features, offsets = FeatureStore(tmp_path / "s").read(order)
+    for name, begin, end in zip(order, offsets[:-1], offsets[1:], strict=True):
+        np.testing.assert_array_equal(features[begin:end], clips[name].features)
+
+
 def test_ids_never_become_names_of_files_or_hdf5_objects(tmp_path):
     shard = write_shard(tmp_path / "s", {clip_id: some_clip(1) for clip_id in IDS})
     assert [path.name for path in tmp_path.rglob("*")] == ["s", shard.name]

@@ -7,14 +7,15 @@ import sys
 import pytest
 import torch
 
-from longreel.extract.threads import cores, one_torch_thread
+from longreel.devices import cores
+from longreel.extract.threads import one_torch_thread
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="needs Linux's affinity")
 def test_cores_are_those_that_the_process_may_run_on():
     """A child bound to one core counts one, however many the machine has."""
     script = "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})\n"
-    script += "from longreel.extract.threads import cores; print(cores())"
+    script += "from longreel.devices import cores; print(cores())"
     done = subprocess.run([sys.executable, "-P", "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "1"
     assert cores() == len(os.sched_getaffinity(0))
