@@ -1,6 +1,7 @@
 """Several trainings side by side on a store larger than memory, against one after another, and the wait for data.
 
-python benchmarks/sharing_speed.py build/sharing-speed
+python benchmarks/sharing_speed.py build/sharing-speed --heads linear nonlinear-early:hidden=512
+python benchmarks/sharing_speed.py build/sharing-speed --heads nonlinear --waiting
 
 Makes a store of 6000 clips x 150 x 2048 (3.7 GB). Everything is measured in processes of their own whose control group
 (version 1 or 2; as root) may take 2.5 GB of memory, cached files included, so that a pass over the clips finds little
@@ -27,7 +28,7 @@ LIMIT = 2_500_000_000
 EPOCHS = 2
 SINGLY = 2  #: trainings by themselves that stand for all of a pack.
 #: what is trained: head, and how many of it.
-PACKS = {"linear": 16, "nonlinear-early:hidden=512": 16, "nonlinear": 2}
+PACKS = {"linear": 16, "nonlinear-early:hidden=512": 16, "nonlinear": 4}
 
 
 def write_store(folder: Path) -> None:
@@ -194,10 +195,22 @@ def report(folder: Path, head: str, count: int, group: Path) -> None:
     )
 
 
+def report_waiting(folder: Path, head: str, group: Path) -> None:
+    """Print how long one head by itself waits, and nothing else."""
+    what = {"head": head, "epochs": EPOCHS, "clips": CLIPS, "place": "disk", "numbers": [0]}
+    cold, warm = measure(folder, what, group), measure(folder, what, warm=True)
+    print(
+        f"{head}: one by itself waits {share(cold):.1%} of {cold['training']:.0f} s cold, "
+        f"{share(warm):.1%} of {warm['training']:.0f} s warm",
+        flush=True,
+    )
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--heads", nargs="+", default=list(PACKS))
+    parser.add_argument("--waiting", action="store_true", help="only how long one head by itself waits")
     parser.add_argument("--once")
     given = parser.parse_args()
     if given.once is not None:
@@ -208,4 +221,7 @@ if __name__ == "__main__":
             write_store(given.folder / "store")
         with limited() as processes:
             for head in given.heads:
-                report(given.folder, head, PACKS[head], processes)
+                if given.waiting:
+                    report_waiting(given.folder, head, processes)
+                else:
+                    report(given.folder, head, PACKS[head], processes)

@@ -123,10 +123,8 @@ class ClipSet:
             fetched.result()
             return self.batch(each, frames, generator)
 
-        with (
-            ThreadPoolExecutor(1) as fetcher,
-            ThreadPoolExecutor(1) as reader,
-        ):  # one thread, so that draws come in turn
+        # one thread reads, so that draws come in turn
+        with ThreadPoolExecutor(1) as fetcher, ThreadPoolExecutor(1) as reader:
             waiting = deque()
             for number, each in enumerate(clips):
                 waiting.append(reader.submit(read, fetcher.submit(self._fetch, each), each))
