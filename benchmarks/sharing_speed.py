@@ -25,7 +25,6 @@ import numpy as np
 
 CLIPS, LENGTH, DIM, CLASSES, FRAMES, BATCH = 6000, 150, 2048, 100, 60, 128
 LIMIT = 2_500_000_000
-EPOCHS = 2
 SINGLY = 2  #: trainings by themselves that stand for all of a pack.
 #: what is trained: head, and how many of it.
 PACKS = {"linear": 16, "nonlinear-early:hidden=512": 16, "nonlinear": 4}
@@ -151,14 +150,14 @@ def run_in(group: Path | None, command: list[str]) -> str:
     return out
 
 
-def sweep(folder: Path, head: str, count: int, group: Path) -> float:
+def sweep(folder: Path, head: str, count: int, epochs: int, group: Path) -> float:
     """Seconds of a whole sweep, from a cold store."""
     table, space, out = folder / "sweep.csv", folder / "space.toml", folder / "sweep"
     splits = ["train"] * (CLIPS - BATCH) + ["val"] * BATCH
     rows = (f"{clip:05},c{clip % CLASSES},{split}\n" for clip, split in enumerate(splits))
     table.write_text("path,label,split\n" + "".join(rows))
     rates = [1e-4 * (number + 1) for number in range(count)]
-    settings = f'head = "{head}"\nepochs = {EPOCHS}\nbatch_size = {BATCH}\nframes = {FRAMES}\ntest_frames = {FRAMES}'
+    settings = f'head = "{head}"\nepochs = {epochs}\nbatch_size = {BATCH}\nframes = {FRAMES}\ntest_frames = {FRAMES}'
     space.write_text(f"[settings]\n{settings}\n[space]\nlearning_rate = {rates}\n")
     shutil.rmtree(out, ignore_errors=True)
     words = ["sweep", folder / "store", table, "--space", space, "--sampler", "grid", "--pack", count, "--top", 0]
@@ -173,31 +172,31 @@ def share(found: dict[str, float]) -> float:
     return found["waiting"] / found["training"]
 
 
-def report(folder: Path, head: str, count: int, group: Path) -> None:
+def report(folder: Path, head: str, count: int, epochs: int, group: Path) -> None:
     """Print the lines of one head."""
-    common = {"head": head, "epochs": EPOCHS, "clips": CLIPS, "place": "disk"}
+    common = {"head": head, "epochs": epochs, "clips": CLIPS, "place": "disk"}
     together = measure(folder, common | {"numbers": list(range(count))}, group)
     singly = [measure(folder, common | {"numbers": [number]}, group) for number in range(min(count, SINGLY))]
     warm = measure(folder, common | {"numbers": [0]}, warm=True)
-    small = {"head": head, "epochs": 5 * EPOCHS, "clips": CLIPS // 10, "place": "memory"}
+    small = {"head": head, "epochs": 5 * epochs, "clips": CLIPS // 10, "place": "memory"}
     own = measure(folder, small | {"numbers": list(range(count))})
     compute = (own["training"] - own["waiting"]) * 2  # a tenth of the clips, five times as many epochs
-    passes = EPOCHS * measure(folder, {}, group)["all"]
-    whole = sweep(folder, head, count, group)
+    passes = epochs * measure(folder, {}, group)["all"]
+    whole = sweep(folder, head, count, epochs, group)
     apart = sum(each["all"] for each in singly) / len(singly) * count
     print(
         f"{head}: {count} side by side {together['all']:.1f} s, of training {together['training']:.1f} s "
         f"{share(together):.0%} waiting; one after another {apart:.1f} s "
-        f"({apart / together['all']:.1f} x); own compute {compute:.1f} s + {EPOCHS} passes {passes:.1f} s: "
+        f"({apart / together['all']:.1f} x); own compute {compute:.1f} s + {epochs} passes {passes:.1f} s: "
         f"{together['training'] / (compute + passes):.2f} of it; one by itself waits {share(singly[0]):.1%} cold, "
         f"{share(warm):.1%} warm; the whole sweep {whole:.1f} s: {whole / (compute + passes):.2f} of it",
         flush=True,
     )
 
 
-def report_waiting(folder: Path, head: str, group: Path) -> None:
+def report_waiting(folder: Path, head: str, epochs: int, group: Path) -> None:
     """Print how long one head by itself waits, and nothing else."""
-    what = {"head": head, "epochs": EPOCHS, "clips": CLIPS, "place": "disk", "numbers": [0]}
+    what = {"head": head, "epochs": epochs, "clips": CLIPS, "place": "disk", "numbers": [0]}
     cold, warm = measure(folder, what, group), measure(folder, what, warm=True)
     print(
         f"{head}: one by itself waits {share(cold):.1%} of {cold['training']:.0f} s cold, "
@@ -210,6 +209,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--heads", nargs="+", default=list(PACKS))
+    parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--waiting", action="store_true", help="only how long one head by itself waits")
     parser.add_argument("--once")
     given = parser.parse_args()
@@ -222,6 +222,6 @@ if __name__ == "__main__":
         with limited() as processes:
             for head in given.heads:
                 if given.waiting:
-                    report_waiting(given.folder, head, processes)
+                    report_waiting(given.folder, head, given.epochs, processes)
                 else:
-                    report(given.folder, head, PACKS[head], processes)
+                    report(given.folder, head, PACKS[head], given.epochs, processes)

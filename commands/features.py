@@ -66,7 +66,8 @@ def extract(
 
     Example: longreel extract videos.csv videos.store --backbone motion
     """
-    from ..extract import Rule, Sampling, cores, extract_clips, load_backbone, started_workers, with_rule
+    from ..devices import cores
+    from ..extract import Rule, Sampling, extract_clips, load_backbone, started_workers, with_rule
     from ..manifest import read_manifest
     from ..slices import parse_slice
 

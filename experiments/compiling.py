@@ -68,15 +68,13 @@ def compiling(wanted: bool) -> Iterator[None]:
     if not wanted:
         yield
         return
-    from torch import _dynamo, _inductor
+    from torch._dynamo import config as limits
+    from torch._inductor import config as choices
 
-    limits = {name: VARIANTS for name in ("recompile_limit", "accumulated_recompile_limit")}
     # Behind the usual eight variants torch would go on uncompiled, without a word in the result; and on a GPU it would
     # choose by what is fastest at the time.
-    with (
-        _dynamo.config.patch(**limits, fail_on_recompile_limit_hit=True),
-        _inductor.config.patch(deterministic=True),
-    ):
+    most = {"recompile_limit": VARIANTS, "accumulated_recompile_limit": VARIANTS, "fail_on_recompile_limit_hit": True}
+    with limits.patch(most), choices.patch(deterministic=True):
         try:
             yield
         finally:

@@ -27,7 +27,7 @@ from longreel.experiments.optimisation import FitSettings
 from longreel.experiments.settings import describe
 from longreel.experiments.train import train_run
 from longreel.experiments.training import Course, Progress
-from longreel.heads import build_head
+from longreel.heads import Nonlinear, build_head
 from longreel.heads.dropout import Dropout
 
 PLAIN_HEADS = (
@@ -116,21 +116,23 @@ def test_every_head_is_one_graph_with_the_same_vectors_scores_and_gradients(text
             scores = head.classify(pooled)
             scores.float().square().sum().backward()
             found.append([pooled.detach(), scores.detach()])
-    close = {"rtol": 1e-4, "atol": 1e-5} if precision == "float32" else {"rtol": 0.05, "atol": 0.05}
+    rtol, atol = (1e-4, 1e-5) if precision == "float32" else (0.05, 0.05)
     for one, other in zip(*found, strict=True):
-        torch.testing.assert_close(other, one, **close)
+        torch.testing.assert_close(other, one, rtol=rtol, atol=atol)
     for one, other in zip(plain.parameters(), copy.parameters(), strict=True):
         scale = 1.0 if one.grad is None else float(one.grad.abs().max()) or 1.0
         assert (one.grad is None) == (other.grad is None)
         if one.grad is not None and other.grad is not None:
-            torch.testing.assert_close(other.grad / scale, one.grad / scale, **close)
+            torch.testing.assert_close(other.grad / scale, one.grad / scale, rtol=rtol, atol=atol)
 
 
 def test_compiled_dropout_keeps_the_share_it_is_to_keep():
     head = build_head("nonlinear:hidden=64,dropout=0.3", 4, 3, torch.zeros(4), torch.ones(4)).train()
     with torch.no_grad(), compiling(True):
-        head.head.hidden.weight.zero_()
-        head.head.hidden.bias.fill_(1.0)
+        inner = head.head
+        assert isinstance(inner, Nonlinear)
+        inner.hidden.weight.zero_()
+        inner.hidden.bias.fill_(1.0)
         rows = Compiled(head).aggregate(torch.zeros(500, 1, 4))  # one frame: each hidden number is 0 or 1 / 0.7
     assert sorted({round(value, 4) for value in rows.flatten().tolist()}) == [0.0, round(1 / 0.7, 4)]
     assert float((rows > 0).float().mean()) == pytest.approx(0.7, abs=5 * math.sqrt(0.21 / rows.numel()))
