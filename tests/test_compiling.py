@@ -187,8 +187,20 @@ def test_interrupted_it_ends_in_the_same_bits(made, tmp_path):
     assert contents(tmp_path / "run") == contents(tmp_path / "straight")
 
 
-def test_the_command_notes_that_it_compiled_and_says_where_it_cannot(made, tmp_path, monkeypatch):
-    words = ["train", made.store, made.manifest, "--head", "linear", "--epochs", "2", "--compiled", "--out"]
+def test_the_command_notes_that_it_compiled_and_says_where_it_cannot(made, tmp_path):
+    words = [
+        "train",
+        made.store,
+        made.manifest,
+        "--head",
+        "linear",
+        "--epochs",
+        "2",
+        "--threads",
+        "1",
+        "--compiled",
+        "--out",
+    ]
     done = CliRunner().invoke(app, [*map(str, words), str(tmp_path / "run")])
     assert done.exit_code == 0, done.output
     assert json.loads((tmp_path / "run" / "config.json").read_text())["fit"]["compiled"] is True
@@ -199,9 +211,8 @@ def test_the_command_notes_that_it_compiled_and_says_where_it_cannot(made, tmp_p
     assert "error: compiled: the head cannot be compiled here (" in failed.stderr
     assert "It takes a C++ compiler, g++ or what CXX names" in failed.stderr
     assert "Traceback" not in failed.stderr
-    done = CliRunner().invoke(
-        app, [*map(str, words), str(tmp_path / "other")]
-    )  # where it can, the same command goes on
+    # where it can be compiled, the same command goes on
+    done = CliRunner().invoke(app, [*map(str, words), str(tmp_path / "other")])
     assert done.exit_code == 0, done.output
 
 
