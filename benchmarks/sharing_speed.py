@@ -2,6 +2,7 @@
 
 python benchmarks/sharing_speed.py build/sharing-speed --heads linear nonlinear-early:hidden=512
 python benchmarks/sharing_speed.py build/sharing-speed --heads nonlinear --waiting
+python benchmarks/sharing_speed.py build/sharing-speed --heads linear --whole --epochs 20
 
 Makes a store of 6000 clips x 150 x 2048 (3.7 GB). Everything is measured in processes of their own whose control group
 (version 1 or 2; as root) may take 2.5 GB of memory, cached files included, so that a pass over the clips finds little
@@ -178,10 +179,7 @@ def report(folder: Path, head: str, count: int, epochs: int, group: Path) -> Non
     together = measure(folder, common | {"numbers": list(range(count))}, group)
     singly = [measure(folder, common | {"numbers": [number]}, group) for number in range(min(count, SINGLY))]
     warm = measure(folder, common | {"numbers": [0]}, warm=True)
-    small = {"head": head, "epochs": 5 * epochs, "clips": CLIPS // 10, "place": "memory"}
-    own = measure(folder, small | {"numbers": list(range(count))})
-    compute = (own["training"] - own["waiting"]) * 2  # a tenth of the clips, five times as many epochs
-    passes = epochs * measure(folder, {}, group)["all"]
+    compute, passes = least_seconds(folder, head, count, epochs, group)
     whole = sweep(folder, head, count, epochs, group)
     apart = sum(each["all"] for each in singly) / len(singly) * count
     print(
@@ -190,6 +188,25 @@ def report(folder: Path, head: str, count: int, epochs: int, group: Path) -> Non
         f"({apart / together['all']:.1f} x); own compute {compute:.1f} s + {epochs} passes {passes:.1f} s: "
         f"{together['training'] / (compute + passes):.2f} of it; one by itself waits {share(singly[0]):.1%} cold, "
         f"{share(warm):.1%} warm; the whole sweep {whole:.1f} s: {whole / (compute + passes):.2f} of it",
+        flush=True,
+    )
+
+
+def least_seconds(folder: Path, head: str, count: int, epochs: int, group: Path) -> tuple[float, float]:
+    """What a pack cannot do without: the heads' own compute, and a pass over the drawn rows for each epoch."""
+    small = {"head": head, "epochs": 5 * epochs, "clips": CLIPS // 10, "place": "memory"}
+    own = measure(folder, small | {"numbers": list(range(count))})
+    compute = (own["training"] - own["waiting"]) * 2  # a tenth of the clips, five times as many epochs
+    return compute, epochs * measure(folder, {}, group)["all"]
+
+
+def report_whole(folder: Path, head: str, count: int, epochs: int, group: Path) -> None:
+    """Print how long a whole sweep takes, and nothing else."""
+    compute, passes = least_seconds(folder, head, count, epochs, group)
+    whole = sweep(folder, head, count, epochs, group)
+    print(
+        f"{head}: a whole sweep of {count}, {epochs} epochs, {whole:.1f} s; own compute {compute:.1f} s + {epochs} "
+        f"passes {passes:.1f} s: {whole / (compute + passes):.2f} of it",
         flush=True,
     )
 
@@ -211,6 +228,7 @@ if __name__ == "__main__":
     parser.add_argument("--heads", nargs="+", default=list(PACKS))
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--waiting", action="store_true", help="only how long one head by itself waits")
+    parser.add_argument("--whole", action="store_true", help="only how long a whole sweep takes")
     parser.add_argument("--once")
     given = parser.parse_args()
     if given.once is not None:
@@ -223,5 +241,7 @@ if __name__ == "__main__":
             for head in given.heads:
                 if given.waiting:
                     report_waiting(given.folder, head, given.epochs, processes)
+                elif given.whole:
+                    report_whole(given.folder, head, PACKS[head], given.epochs, processes)
                 else:
                     report(given.folder, head, PACKS[head], given.epochs, processes)

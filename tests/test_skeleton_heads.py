@@ -159,8 +159,8 @@ def test_a_clip_that_is_scored_is_the_mean_of_what_the_network_sees_of_its_sprea
         torch.testing.assert_close(found[clip], (vectors[0] + vectors[1])[0] / 2)
 
 
-def test_training_turns_and_stretches_each_clip_by_the_angles_of_the_layout():
-    assert JITTERS["kinect20"] == Jitter(turn=(15.0, 45.0, 0.0), stretch=0.5)
+def test_training_turns_stretches_and_mirrors_each_clip_as_the_layout_says():
+    assert JITTERS["kinect20"] == Jitter(turn=(15.0, 45.0, 0.0), stretch=0.5, flip=0.5)
     assert JITTERS["ntu25"] == Jitter(turn=(17.2, 17.2, 17.2), stretch=0.1, each_axis=True, flip=0.5)
     assert JITTERS["coco17"] == Jitter(flip=0.5)
     joints = make_joints(KINECT)[:1, :1].expand(400, -1, -1, -1, -1)  # a single frame, so that none is drawn
@@ -173,7 +173,14 @@ def test_training_turns_and_stretches_each_clip_by_the_angles_of_the_layout():
     assert 0.5 <= sizes[0] < 0.52
     assert 1.48 < sizes[-1] <= 1.5
     turned = seen[:, 0, 0] / (seen[:, 0, 0].flatten(1).norm(dim=1) / own.norm())[:, None, None]
-    change = torch.linalg.lstsq(own.expand(400, -1, -1), turned).solution.mT  # the rotation of each clip
+    back = turned[:, list(KINECT.flip)] * torch.tensor([-1.0, 1.0, 1.0])  # left for right again
+    both = torch.stack([turned, back])
+    changes = torch.linalg.lstsq(own.expand(2, 400, -1, -1), both).solution  # what each clip was multiplied with
+    wrong = (own @ changes - both).flatten(2).norm(dim=2)  # (2, 400): how far that is from what was seen
+    mirrored = wrong[1] < wrong[0]
+    assert wrong.amin(dim=0).max() < 1e-3
+    assert 160 < mirrored.sum() < 240
+    change = torch.where(mirrored[:, None, None], changes[1], changes[0]).mT  # the rotation of each clip
     about_y, about_x = (-change[:, 2, 0]).asin().rad2deg(), torch.atan2(change[:, 2, 1], change[:, 2, 2]).rad2deg()
     for angles, most in ((about_x, 15.0), (about_y, 45.0)):
         assert 0.9 * most < angles.abs().max() <= most * 1.001
