@@ -12,7 +12,7 @@ import argparse
 import csv
 from pathlib import Path
 
-COLUMNS = ("clip_id", "path", "label", "split")
+COLUMNS = ["clip_id", "path", "label", "split"]
 
 
 def read(path: Path, view: str) -> list[dict[str, str]]:
