@@ -179,9 +179,10 @@ def _root(parents: tuple[int, ...], joint: int) -> int | None:
 
 
 #: name -> layout. The skip tables are those of BRL's released code (github.com/firework8/BRL), as no one rule gives
-#: them; bones and mirrors of ntu25 and coco17 are PYSKL's, and kinect20's those of the NW-UCLA loaders. BRL has no
-#: skip table or body parts for coco17; the parts here are ours. PYSKL's line up a body (PreNormalize3D)
-#: goes from joint 0, which is of the lower part, to 1; here it goes from 1 on.
+#: them; bones and mirrors of ntu25 and coco17 are PYSKL's; kinect20's bones are those of the NW-UCLA loaders, which
+#: mirror nothing, and its mirror is by the joints' names. BRL has no skip table or body parts for coco17; the parts
+#: here are ours. PYSKL's line up a body (PreNormalize3D) goes from joint 0, which is of the lower part, to 1; here it
+#: goes from 1 on.
 LAYOUTS: dict[str, Layout] = {
     "ntu25": Layout(
         name="ntu25",

@@ -201,7 +201,7 @@ def least_seconds(folder: Path, head: str, count: int, epochs: int, group: Path)
 
 
 def report_whole(folder: Path, head: str, count: int, epochs: int, group: Path) -> None:
-    """Print how long a whole sweep takes, and nothing else."""
+    """Print how long a whole sweep takes, against compute and passes, and nothing else."""
     compute, passes = least_seconds(folder, head, count, epochs, group)
     whole = sweep(folder, head, count, epochs, group)
     print(
@@ -227,8 +227,9 @@ if __name__ == "__main__":
     parser.add_argument("folder", type=Path)
     parser.add_argument("--heads", nargs="+", default=list(PACKS))
     parser.add_argument("--epochs", type=int, default=2)
-    parser.add_argument("--waiting", action="store_true", help="only how long one head by itself waits")
-    parser.add_argument("--whole", action="store_true", help="only how long a whole sweep takes")
+    part = parser.add_mutually_exclusive_group()
+    part.add_argument("--waiting", action="store_true", help="only how long one head by itself waits")
+    part.add_argument("--whole", action="store_true", help="only a whole sweep against compute and passes")
     parser.add_argument("--once")
     given = parser.parse_args()
     if given.once is not None:

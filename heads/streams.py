@@ -104,7 +104,7 @@ class Jitter:
 
 #: layout -> how clips of it are varied: as in PYSKL's and BRL's pipelines of NTU and Kinetics, and NW-UCLA's loader
 #: (CTR-GCN, BRL). Differs: that loader turns up to 60 degrees about x and y, mirrors nothing, and makes one view of
-#: each clip for good; smaller angles and mirrors were chosen on a view left out of training (docs/skeletons.md).
+#: each clip for good; smaller angles, and the mirror, were chosen on a view left out of training (docs/skeletons.md).
 JITTERS = {
     "kinect20": Jitter(turn=(15.0, 45.0, 0.0), stretch=0.5, flip=0.5),
     "ntu25": Jitter(turn=(17.2, 17.2, 17.2), stretch=0.1, each_axis=True, flip=0.5),  # 0.3 rad

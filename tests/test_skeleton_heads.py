@@ -181,6 +181,7 @@ def test_training_turns_stretches_and_mirrors_each_clip_as_the_layout_says():
     assert wrong.amin(dim=0).max() < 1e-3
     assert 160 < mirrored.sum() < 240
     change = torch.where(mirrored[:, None, None], changes[1], changes[0]).mT  # the rotation of each clip
+    assert (torch.linalg.det(change) > 0.99).all()  # no mirror is left in it
     about_y, about_x = (-change[:, 2, 0]).asin().rad2deg(), torch.atan2(change[:, 2, 1], change[:, 2, 2]).rad2deg()
     for angles, most in ((about_x, 15.0), (about_y, 45.0)):
         assert 0.9 * most < angles.abs().max() <= most * 1.001
