@@ -42,7 +42,7 @@ PATHS: dict[str, tuple[str, str, Callable[[], nn.Module]]] = {
 def make_head(text: str, train: ClipSet, classes: int, seed: int) -> Standardised:
     """Our head with the weights of a seed."""
     torch.manual_seed(seed)
-    return build_head(text, naive.WIDTH, classes, *train.statistics())
+    return build_head(text, naive.WIDTH, classes, *train.scales["all"])
 
 
 def train_plainly(head: nn.Module, frames: Tensor, targets: Tensor, counts: Tensor, seed: int) -> None:
@@ -117,7 +117,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=10)
     given = parser.parse_args()
     manifest, store = read_manifest(given.manifest), FeatureStore(given.store)
-    train, test = (load_clips(store, manifest, split, "memory") for split in ("train", "test"))
+    train, test = (load_clips(store, manifest, split, "memory", scales=["all"]) for split in ("train", "test"))
     naive.WIDTH, naive.CLASSES = store.spec.dim, len(manifest.classes)
     counts = torch.tensor(count_training_clips(manifest), dtype=torch.float32)
     for name in PATHS:

@@ -2,7 +2,7 @@
 
 import math
 from collections import deque
-from collections.abc import Generator, Sequence
+from collections.abc import Collection, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,12 +15,12 @@ from ..errors import ManifestError, StoreMismatch, unknown
 from ..manifest import Clip, Manifest
 from ..store import FeatureStore
 from .disk import DiskRows, fits_in_memory, fits_on_device
+from .moments import Scale, measure
 
 CPU = torch.device("cpu")
 PLACES = ("auto", "memory", "disk")
 CHECKED_CLIPS = 64  #: of features on disk, checked at a time.
 AHEAD = 2  #: batches that are read from disk before they are needed.
-STATISTICS_VALUES = 2**22  #: numbers taken at a time, 32 MiB in float64.
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,7 @@ class ClipSet:
     uncertainty: Tensor = field(default_factory=lambda: torch.zeros(0))  #: ``(clips,)``, NaN where it is not known.
     device: torch.device = CPU  #: where batches are wanted; features may be there too. All else is on the CPU.
     least: int = 0  #: rows that each clip of a batch is padded to at least, where all of its rows are taken.
+    scales: dict[str, Scale] = field(default_factory=dict)  #: of the rows of those kinds of clips that were asked for.
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -168,30 +169,10 @@ class ClipSet:
         drawn = torch.randperm(count, generator=torch.Generator().manual_seed(seed))[:most].sort().values
         return self._take(drawn if rows is None else rows[drawn]).float().cpu()
 
-    def statistics(self, kind: str = "all") -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation over the rows of a kind of clips, each ``(D,)`` float32 on the CPU.
-
-        A constant column has deviation 1. Where there are no clips of the kind, all count. Rows are read once: parts of
-        them have statistics of their own, which are joined in float64 (Chan, Golub and LeVeque, 1983).
-        """
+    def rows_of_kind(self, kind: str) -> Tensor | None:
+        """``(frames,)`` bool: the rows of ``pool(kind)``; ``None`` for all of them, also where there are none of it."""
         pool = self.pool(kind)
-        wanted = None if pool is None or len(pool) == 0 else self._rows_of(pool)  # (frames,) bool
-        count, begin = 0, 0
-        mean, squares = torch.zeros(2, self.features.shape[1], dtype=torch.float64, device=self.device)  # (D,) each
-        for part in self.features.split(max(1, STATISTICS_VALUES // self.features.shape[1])):
-            end = begin + len(part)
-            rows = (part if wanted is None else part[wanted[begin:end].to(part.device)]).double()
-            begin, more = end, len(rows)
-            if more:
-                own = rows.mean(dim=0)  # (D,)
-                apart = own.to(self.device) - mean
-                squares += rows.sub_(own).square_().sum(dim=0).to(self.device)
-                squares += apart.square() * (count * more / (count + more))
-                mean += apart * (more / (count + more))
-                count += more
-        deviation = (squares / count).sqrt()
-        deviation = torch.where(deviation > 1e-6, deviation, torch.ones_like(deviation))
-        return mean.float().cpu(), deviation.float().cpu()
+        return None if pool is None or len(pool) == 0 else self._rows_of(pool)
 
     def _rows_of(self, clips: Tensor) -> Tensor:
         chosen = torch.zeros(len(self), dtype=torch.bool)
@@ -200,7 +181,12 @@ class ClipSet:
 
 
 def load_clips(
-    store: FeatureStore, manifest: Manifest, split: str, place: str = "auto", device: torch.device = CPU
+    store: FeatureStore,
+    manifest: Manifest,
+    split: str,
+    place: str = "auto",
+    device: torch.device = CPU,
+    scales: Collection[str] = (),
 ) -> ClipSet:
     """One split of a store.
 
@@ -210,6 +196,8 @@ def load_clips(
             they are read and checked once, and then read again as they are asked for; training gives the same bits.
             ``auto``: the device where they fit in, else memory where they do.
         device: Where batches are wanted.
+        scales: Kinds of clips whose rows' mean and deviation are wanted, such as ``real``; those of all clips where
+            there are none of the kind.
 
     Raises:
         StoreMismatch: When clips of the split were never extracted.
@@ -224,8 +212,8 @@ def load_clips(
             f"{store.folder}: lacks {len(unknown)} of the {len(clips)} {split} clips of {manifest.path}, such as "
             f"{unknown[0].clip_id!r}. Run `longreel extract {manifest.path} {store.folder}` with the store's options."
         )
-    features, offsets = _read(store, [clip.clip_id for clip in present], place, device)
-    return ClipSet(
+    features, offsets, parts = _read(store, [clip.clip_id for clip in present], place, device)
+    found = ClipSet(
         ids=tuple(clip.clip_id for clip in present),
         features=features,
         offsets=offsets,
@@ -237,6 +225,7 @@ def load_clips(
         uncertainty=torch.tensor([read_uncertainty(clip, manifest.path) for clip in present]),
         device=device,
     )
+    return replace(found, scales=measure(parts, {kind: found.rows_of_kind(kind) for kind in sorted(scales)}))
 
 
 def read_uncertainty(clip: Clip, path: Path) -> float:
@@ -259,28 +248,38 @@ def read_uncertainty(clip: Clip, path: Path) -> float:
 
 def _read(
     store: FeatureStore, clip_ids: Sequence[str], place: str, device: torch.device
-) -> tuple[Tensor | DiskRows, Tensor]:
-    """Features and offsets of clips, as ``ClipSet`` has them."""
+) -> tuple[Tensor | DiskRows, Tensor, Iterable[Tensor]]:
+    """Features and offsets of clips, as ``ClipSet`` has them, and all rows in parts.
+
+    What stays on disk is checked as the parts are taken, and not before.
+    """
     if place not in PLACES:
         raise unknown("place for features", place, PLACES)
-    if place == "memory":
-        features, offsets = store.read(clip_ids)
-        return torch.from_numpy(features), torch.from_numpy(offsets)
     rows = DiskRows(store, clip_ids)
     offsets = torch.from_numpy(rows.offsets)
-    parts = [clip_ids[begin : begin + CHECKED_CLIPS] for begin in range(0, len(clip_ids), CHECKED_CLIPS)]
     if place == "auto" and device.type != "cpu" and fits_on_device(rows.size, device):
-        features = torch.empty(rows.shape, dtype=rows.dtype, device=device)
-        for number, part in enumerate(parts):
-            read = torch.from_numpy(store.read(part)[0])
-            begin = offsets[number * CHECKED_CLIPS]
-            features[begin : begin + len(read)] = read.to(device)
-        return features, offsets
-    if place == "auto" and fits_in_memory(rows.size):
-        return torch.from_numpy(store.read(clip_ids)[0]), offsets
-    for part in parts:
-        store.read(part)  # for its checks
-    return rows, offsets
+        features, end = torch.empty(rows.shape, dtype=rows.dtype, device=device), 0
+        for part in _read_parts(store, clip_ids):
+            begin, end = end, end + len(part)
+            features[begin:end] = part.to(device)
+        return features, offsets, [features]
+    if place == "memory" or (place == "auto" and fits_in_memory(rows.size)):
+        features = torch.from_numpy(store.read(clip_ids)[0])
+        return features, offsets, [features]
+    return rows, offsets, _read_parts(store, clip_ids)
+
+
+def _read_parts(store: FeatureStore, clip_ids: Sequence[str]) -> Iterator[Tensor]:
+    """All rows in order, of some clips at a time, checked; the next clips are read while these are used."""
+    parts = [clip_ids[begin : begin + CHECKED_CLIPS] for begin in range(0, len(clip_ids), CHECKED_CLIPS)]
+    with ThreadPoolExecutor(1) as reader:
+        waiting = deque()
+        for part in parts:
+            waiting.append(reader.submit(store.read, part))
+            if len(waiting) > 1:
+                yield torch.from_numpy(waiting.popleft().result()[0])
+        while waiting:
+            yield torch.from_numpy(waiting.popleft().result()[0])
 
 
 def multi_hot(clips: Sequence[Clip], classes: Sequence[str]) -> Tensor:

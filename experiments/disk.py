@@ -1,13 +1,11 @@
 """Features that stay on disk: rows are read as they are asked for, and fetched ahead in the background."""
 
-import itertools
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from ..store import FeatureStore, RowReader
@@ -34,7 +32,6 @@ class DiskRows:
         self.offsets = np.cumsum([0, *self._reader.lengths])
         self.shape = (int(self.offsets[-1]), store.spec.dim)
         self.size = self.shape[0] * store.spec.row_bytes  #: bytes.
-        self._type = store.spec.row_type
         self.dtype = getattr(torch, store.spec.dtype)
 
     def __len__(self) -> int:
@@ -46,24 +43,6 @@ class DiskRows:
         clips = np.searchsorted(self.offsets, wanted[:, 0], side="right") - 1
         found = self._reader.read(clips, wanted - self.offsets[clips, None])
         return torch.from_numpy(found.reshape(*rows.shape, -1))
-
-    def split(self, size: int) -> Iterator[Tensor]:
-        """All rows in order, so many at a time; the clips of the next part are fetched while this one is used."""
-        bounds = [*range(0, len(self), size), len(self)]
-        clips = [self._clips_between(a, b) for a, b in itertools.pairwise(bounds)]
-        for number, (begin, end) in enumerate(itertools.pairwise(bounds)):
-            for coming in clips[number + 1 : number + 2]:
-                self._reader.read_ahead(coming)
-            part = np.empty((end - begin, self.shape[1]), dtype=self._type)
-            for clip in clips[number].tolist():
-                first, last = np.clip(self.offsets[clip : clip + 2], begin, end)
-                rows = np.arange(first, last) - self.offsets[clip]
-                part[first - begin : last - begin] = self._reader.read(np.array([clip]), rows[None])[0]
-            yield torch.from_numpy(part)
-
-    def _clips_between(self, begin: int, end: int) -> NDArray[np.int64]:
-        first, last = np.searchsorted(self.offsets, [begin, end - 1], side="right") - 1
-        return np.arange(first, last + 1)
 
     def read_ahead(self, clips: Tensor) -> None:
         """Have the operating system fetch clips, by number, that come up soon."""

@@ -53,7 +53,6 @@ class Data:
     given: Given
     train: ClipSet
     val: ClipSet | None
-    scales: dict[str, tuple[Tensor, Tensor]]  #: kind of clips -> mean and deviation ``(D,)`` of their training rows.
 
     @property
     def counts(self) -> Tensor:
@@ -106,10 +105,10 @@ def read_data(settings: TrainSettings, given: Given, place: str, device: torch.d
         StoreMismatch: When clips of the manifest were never extracted.
         LongreelError: When failed clips leave nothing to train or to select on.
     """
-    train = load_clips(given.store, given.manifest, "train", place, device)
+    train = load_clips(given.store, given.manifest, "train", place, device, scales)
     val = load_clips(given.store, given.manifest, "val", place, device) if given.manifest.split("val") else None
     _check_trainable(settings, given.manifest, train, val)
-    return Data(given, train, val, {kind: train.statistics(kind) for kind in sorted(scales)})
+    return Data(given, train, val)
 
 
 def _check_trainable(settings: TrainSettings, manifest: Manifest, train: ClipSet, val: ClipSet | None) -> None:
@@ -128,7 +127,7 @@ def prepare(settings: TrainSettings, chosen: Chosen, data: Data) -> Ready:
     Raises:
         LongreelError: When it would learn from no clip at all, or trusts in what the manifest does not say.
     """
-    seed, (mean, deviation) = settings.fit.seed, (each.clone() for each in data.scales[chosen.scale])
+    seed, (mean, deviation) = settings.fit.seed, (each.clone() for each in data.train.scales[chosen.scale])
     if not settings.standardise:
         mean, deviation = torch.zeros_like(mean), torch.ones_like(deviation)
     check_generated(data.train, settings)

@@ -123,8 +123,9 @@ def test_features_are_there_or_come_batch_by_batch(place, made, far, tmp_path):
 
 def test_statistics_and_rows_are_brought_back(made, far):
     store, manifest = FeatureStore(made.store), read_manifest(made.manifest)
-    near, there = (load_clips(store, manifest, "train", device=place) for place in (torch.device("cpu"), far))
-    for mine, other in zip(near.statistics(), there.statistics(), strict=True):
+    places = (torch.device("cpu"), far)
+    near, there = (load_clips(store, manifest, "train", device=place, scales=["all"]) for place in places)
+    for mine, other in zip(near.scales["all"], there.scales["all"], strict=True):
         assert torch.equal(mine, other)
     assert torch.equal(near.draw_rows(7, 0), there.draw_rows(7, 0))
     rows, mask = there.batch(torch.tensor([2, 0]))

@@ -1,4 +1,6 @@
-"""Clips in memory: batches against naive loops, statistics against numpy, and clips that are not there."""
+"""Clips in memory: batches against naive loops, kinds of rows, and clips that are not there."""
+
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -96,33 +98,16 @@ def test_draws_leave_the_global_generator_alone(clips):
     assert torch.equal(torch.get_rng_state(), before)
 
 
-@pytest.mark.parametrize("at_once", [3, 3 * 999, 3 * 10_000])
-def test_statistics_equal_those_of_numpy_and_a_constant_column_has_deviation_one(at_once, monkeypatch):
-    monkeypatch.setattr("longreel.experiments.clips.STATISTICS_VALUES", at_once)
-    rows = np.random.default_rng(0).normal(200.0, 0.5, size=(5000, 3)).astype(np.float16)
-    rows[:, 1] = 0.1
-    clips = ClipSet(("a",), torch.from_numpy(rows), torch.tensor([0, 5000]), torch.ones(1, 1), ())
-    mean, deviation = clips.statistics()
-    wide = rows.astype(np.float64)
-    np.testing.assert_allclose(mean.numpy(), wide.mean(axis=0), rtol=1e-7)
-    np.testing.assert_allclose(deviation[[0, 2]].numpy(), wide.std(axis=0)[[0, 2]], rtol=1e-6)
-    assert deviation[1] == 1.0
-    assert mean.dtype == deviation.dtype == torch.float32
+@pytest.mark.parametrize("kind", ["real", "generated", "all"])
+def test_rows_of_a_kind_are_those_of_its_clips(kind, clips):
+    chosen = replace(clips, generated=torch.tensor([True, False, False, True]))
+    found = chosen.rows_of_kind(kind)
+    wanted = {"real": set(range(4, 12)), "generated": {0, 1, 2, 3, 12, 13}, "all": set(range(14))}[kind]
+    assert set(range(14) if found is None else found.nonzero()[:, 0].tolist()) == wanted
 
 
-@pytest.mark.parametrize("at_once", [3, 6, 9, 1000])
-def test_statistics_of_a_kind_of_clips_are_those_of_its_rows_alone(at_once, monkeypatch):
-    monkeypatch.setattr("longreel.experiments.clips.STATISTICS_VALUES", at_once)
-    rows = np.random.default_rng(0).normal(size=(12, 3)).astype(np.float16)
-    generated = torch.tensor([True, False, True])
-    clips = ClipSet(
-        ("a", "b", "c"), torch.from_numpy(rows), torch.tensor([0, 5, 8, 12]), torch.ones(3, 1), generated=generated
-    )
-    wide = rows.astype(np.float64)
-    for kind, own in (("real", wide[5:8]), ("generated", np.delete(wide, slice(5, 8), axis=0)), ("all", wide)):
-        mean, deviation = clips.statistics(kind)
-        np.testing.assert_allclose(mean.numpy(), own.mean(axis=0), rtol=1e-6, atol=1e-7)
-        np.testing.assert_allclose(deviation.numpy(), own.std(axis=0), rtol=1e-6)
+def test_where_no_clip_is_of_the_kind_all_rows_count(clips):
+    assert clips.rows_of_kind("generated") is None
 
 
 def test_targets_have_a_one_for_each_label():

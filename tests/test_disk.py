@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import threading
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -21,8 +22,8 @@ from longreel.store import FeatureStore
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-def load(made, place: str, split: str = "train") -> ClipSet:
-    return load_clips(FeatureStore(made.store), read_manifest(made.manifest), split, place)
+def load(made, place: str, split: str = "train", scales: Sequence[str] = ()) -> ClipSet:
+    return load_clips(FeatureStore(made.store), read_manifest(made.manifest), split, place, scales=scales)
 
 
 def draw(clips: ClipSet, **options: Any) -> list[tuple[torch.Tensor, torch.Tensor]]:
@@ -40,17 +41,13 @@ def test_batches_from_disk_are_those_from_memory(options, split, made):
         assert torch.equal(one[1], other[1])
 
 
-@pytest.mark.parametrize("size", [1, 7, 1000])
-def test_parts_are_the_rows_in_order(size, made):
-    parts, whole = list(load(made, "disk").features.split(size)), load(made, "memory").features
-    assert {len(part) for part in parts[:-1]} <= {size}
-    assert isinstance(whole, torch.Tensor)
-    assert torch.equal(torch.cat(parts), whole)
-
-
-def test_statistics_and_drawn_rows_are_the_same(made):
-    one, other = load(made, "disk"), load(made, "memory")
-    assert all(torch.equal(a, b) for a, b in zip(one.statistics(), other.statistics(), strict=True))
+@pytest.mark.parametrize("rows_at_once", [1, 7, 1000])
+@pytest.mark.parametrize("clips_at_once", [1, 5, 1000])
+def test_scales_and_drawn_rows_are_the_same(clips_at_once, rows_at_once, made, monkeypatch):
+    monkeypatch.setattr("longreel.experiments.clips.CHECKED_CLIPS", clips_at_once)
+    monkeypatch.setattr("longreel.experiments.moments.VALUES", FeatureStore(made.store).spec.dim * rows_at_once)
+    one, other = (load(made, place, scales=["all"]) for place in ("disk", "memory"))
+    assert all(torch.equal(a, b) for a, b in zip(one.scales["all"], other.scales["all"], strict=True))
     assert torch.equal(one.draw_rows(9, 3), other.draw_rows(9, 3))
 
 
