@@ -5,7 +5,8 @@ python benchmarks/step_speed.py --threads 1
 128 clips of 60 rows of 2048 numbers, 1004 classes, Adam; random numbers. CPU time of the process for one thread, time
 on the clock for more. The plain form runs in a process of its own, once as PyTorch is and once with the memory settings
 of `longreel train`, which ours has too. Both forms are given the same weights and draws first, and their losses
-compared. The ceiling of MOVE is its reduction of 131072 numbers to 1024 and the Adam of that alone.
+compared. The ceiling of a head is its largest layer and the Adam of that alone, in the same precision: for MOVE, the
+reduction of two views' 131072 numbers to 1024.
 """
 
 import argparse
@@ -40,6 +41,12 @@ ROWS = CLIPS * FRAMES
 REDUCTION = 6 * naive.CLUSTERS * WIDTH * naive.REDUCED  #: operations of a clip, forward and both gradients.
 SUMS = 4 * 2 * FRAMES * WIDTH * naive.CLUSTERS  #: assignment and sums: forward and one gradient each.
 ATTENTION = 6 * 4 * WIDTH * WIDTH
+#: head -> its largest layer: rows of a step, width, numbers out, and whether a gradient goes through it.
+LAYERS = {
+    "nonlinear": (ROWS, WIDTH, naive.HIDDEN, False),
+    "netvlad": (CLIPS, naive.CLUSTERS * WIDTH, naive.REDUCED, True),
+    "aggregated": (2 * CLIPS, naive.CLUSTERS * WIDTH, naive.REDUCED, True),
+}
 #: head -> floating-point operations of a step that no form can do without.
 OPERATIONS = {
     "nonlinear": 4 * ROWS * WIDTH * naive.HIDDEN + 6 * CLIPS * naive.HIDDEN * CLASSES,
@@ -104,21 +111,28 @@ NAIVE: dict[str, Callable[[], nn.Module]] = {
 MIXERS = {"nonlinear": "none", "netvlad": "none", "aggregated": "move"}
 
 
-def make_ceiling() -> Callable[[str], None]:
-    """MOVE's reduction of two views and the optimiser over its weights, and nothing else."""
-    layer = nn.Linear(naive.CLUSTERS * WIDTH, naive.REDUCED, bias=False)
-    sums = torch.randn(2 * CLIPS, naive.CLUSTERS * WIDTH, requires_grad=True)
+def make_ceiling(name: str) -> Callable[[str], None]:
+    """A head's largest layer and the optimiser over its weights, and nothing else."""
+    rows, width, out, through = LAYERS[name]
+    layer = nn.Linear(width, out, bias=False)
+    given, gradient = torch.randn(rows, width, requires_grad=through), torch.randn(rows, out)
     optimiser = SETTINGS.make_optimiser(layer.parameters())
 
     def step(precision: str) -> None:
         optimiser.zero_grad(set_to_none=True)
-        sums.grad = None
+        given.grad = None
         with products_in(precision, torch.device("cpu")):
-            reduced = layer(sums)
-        reduced.float().square().mean().backward()
+            made = layer(given)
+        made.backward(gradient.to(made.dtype))
         optimiser.step()
 
     return step
+
+
+def ceiling_operations(name: str) -> int:
+    """Floating-point operations of the ceiling."""
+    rows, width, out, through = LAYERS[name]
+    return (6 if through else 4) * rows * width * out
 
 
 def peak(precision: str, threads: int, size: int = 4096) -> float:
@@ -189,10 +203,9 @@ def build(form: str, name: str) -> None:
         STEPS["plain"] = Naive(name, batch)
         return
     ours = Ours(name, batch)
-    STEPS.update({precision: partial(ours, precision) for precision in PRECISIONS})
-    if name == "aggregated":
-        ceiling = make_ceiling()
-        STEPS.update({f"ceiling {precision}": partial(ceiling, precision) for precision in PRECISIONS})
+    ceiling = make_ceiling(name)
+    for precision in PRECISIONS:
+        STEPS.update({precision: partial(ours, precision), f"ceiling {precision}": partial(ceiling, precision)})
 
 
 def step(name: str, threads: int) -> float:
@@ -212,9 +225,8 @@ def start_processes(threads: int) -> dict[str, ProcessPoolExecutor]:
 
 def measure(pools: dict[str, ProcessPoolExecutor], name: str, repeats: int, threads: int) -> dict[str, float]:
     """Median seconds of every form, in turn; the first two rounds are left out."""
-    forms = {"plain": ["plain"], "plain, memory kept": ["plain"], "ours": list(PRECISIONS)}
-    if name == "aggregated":
-        forms["ours"] += [f"ceiling {dtype}" for dtype in PRECISIONS]
+    ours = [*PRECISIONS, *(f"ceiling {dtype}" for dtype in PRECISIONS)]
+    forms = {"plain": ["plain"], "plain, memory kept": ["plain"], "ours": ours}
     for form, pool in pools.items():
         pool.submit(build, form.partition(",")[0], name).result()
     found: dict[str, list[float]] = {}
@@ -250,13 +262,13 @@ def main() -> None:
         plain, kept = found["plain"], found["plain, memory kept"]
         print(f"  plain {plain:.2f} s; with memory kept {kept:.2f} s")
         for dtype, rate in peaks.items():
-            took = found[dtype]
-            share = OPERATIONS[name] / took / rate
-            line = f"  {dtype}: {took:.2f} s, {plain / took:.2f} x ({kept / took:.2f} x), {share:.0%} of the peak"
-            if name == "aggregated":
-                limit = found[f"ceiling {dtype}"]
-                line += f"; ceiling {plain / limit:.2f} x, {limit / took:.0%} of it reached"
-            print(line, flush=True)
+            took, limit = found[dtype], found[f"ceiling {dtype}"]
+            print(
+                f"  {dtype}: {took:.2f} s, {plain / took:.2f} x ({kept / took:.2f} x), "
+                f"{OPERATIONS[name] / took / rate:.0%} of the peak; ceiling {limit:.2f} s, {plain / limit:.2f} x, "
+                f"{ceiling_operations(name) / limit / rate:.0%} of the peak; {limit / took:.0%} of it reached",
+                flush=True,
+            )
 
 
 if __name__ == "__main__":

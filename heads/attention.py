@@ -88,8 +88,9 @@ class PrototypicalAttention(SelfAttention):
         weights = self.dropout(weights)
         found = torch.bmm(weights.transpose(0, 1).flatten(1, 2), frames)  # (B, V * H, D)
         found = found.unflatten(1, (-1, self.heads))
-        values = torch.einsum("bvhe,hde->vbhd", found, self.value.weight.unflatten(0, (self.heads, -1)))
-        return as_asked(self.finish(values.flatten(2), prototypes), mask)
+        # Weights come first, as their gradient then has their layout and is not copied into it.
+        values = torch.einsum("hde,bvhe->hdbv", self.value.weight.unflatten(0, (self.heads, -1)), found)
+        return as_asked(self.finish(values.permute(3, 2, 0, 1).flatten(2), prototypes), mask)
 
     def explain(self, frames: Tensor, mask: Tensor | None = None) -> dict[str, Tensor]:
         """``attention``: what each frame gets of each head."""

@@ -204,8 +204,17 @@ class NormaliseTwice(torch.autograd.Function):
     @staticmethod
     def backward(ctx, gradient: Tensor) -> tuple[Tensor, None]:
         made, factors, along = ctx.saved_tensors
-        share = torch.einsum("...d,...d->...", gradient, made)[..., None] * along  # (..., K, 1)
+        share = dot_rows(gradient, made)[..., None] * along  # (..., K, 1)
         return torch.addcmul(gradient, made, share, value=-1).mul_(factors), None
+
+
+def dot_rows(one: Tensor, other: Tensor) -> Tensor:
+    """The product of each row with its own: ``(..., D)`` twice -> ``(...)``.
+
+    The second factor is a row that is turned, and no column: with a column's strides MKL takes six times as long.
+    """
+    first, second = (rows.flatten(0, -2)[:, None] for rows in (one, other))  # (N, 1, D)
+    return torch.bmm(first, second.transpose(1, 2)).view(one.shape[:-1])
 
 
 def normalise_twice(sums: Tensor) -> Tensor:
