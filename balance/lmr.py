@@ -89,7 +89,7 @@ class MixedReconstruction(AnyHead):
         allowed[:, :size].fill_diagonal_(False)
         likeness = (rows[:size] @ rows.T / rows.shape[1]).masked_fill(~allowed, -1e9).softmax(dim=1)
         share = torch.where(allowed.any(dim=1), self.shares(counts, class_counts), 0.0)[:, None]  # (B, 1)
-        return torch.lerp(clips, likeness @ found, share)
+        return torch.lerp(clips, (likeness @ found).to(clips.dtype), share)
 
     def shares(self, counts: Tensor, class_counts: Tensor) -> Tensor:
         """c for clips whose poorest classes have so many training clips."""

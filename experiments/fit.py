@@ -19,6 +19,7 @@ from ..errors import LongreelError
 from ..heads import Standardised
 from .clips import ClipSet
 from .compiling import compiling
+from .drawn import Drawn
 from .metrics import evaluate_scores
 from .optimisation import SELECTIONS, FitSettings
 from .precision import average_precisions
@@ -157,17 +158,18 @@ def _train_epoch(group: list[Training], train: ClipSet) -> dict[int, float]:
     totals, scores = defaultdict(lambda: torch.zeros(())), defaultdict(list)
     shaped = train.in_one_shape() if first.settings.compiled else train  # each shape is compiled by itself
     read = shaped.batches(batches, first.settings.frames, generator)
-    for number, (clips, (rows, mask)) in enumerate(zip(batches, read, strict=True)):
+    for number, (clips, found) in enumerate(zip(batches, read, strict=True)):
+        drawn = Drawn(*found)
         for training in group:
             own, part = parts[training.number], number / len(batches)
-            totals[training.number] = totals[training.number] + training.step(rows, mask, clips, own, part)
+            totals[training.number] = totals[training.number] + training.step(drawn, clips, own, part)
             if own.mixer.needs_running_ap:
-                scores[training.number].append(training.score_unmixed(rows, mask))
+                scores[training.number].append(training.score_unmixed(drawn))
     for training in group:
-        if found := scores[training.number]:
+        if seen := scores[training.number]:
             with _noting(training):
-                training.check_finite(*found)
-                running_ap = _running_ap(torch.cat(found).cpu(), train.targets[order])
+                training.check_finite(*seen)
+                running_ap = _running_ap(torch.cat(seen).cpu(), train.targets[order])
                 training.progress.running_ap = running_ap.to(training.device)
     return {training.number: float(totals[training.number]) / len(order) for training in group}
 

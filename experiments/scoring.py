@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from .clips import ClipSet
+from .drawn import Drawn
 
 SCORE_CLIPS = 256
 SCORE_ROWS = 65536
@@ -31,9 +32,10 @@ def score_together(heads: Sequence[nn.Module], clips: ClipSet, frames: int | Non
     found: list[list[Tensor]] = [[] for _ in heads]
     for head in heads:
         head.eval()
-    for rows, mask in clips.batches(cut(clips, frames), frames):
+    for batch in clips.batches(cut(clips, frames), frames):
+        drawn = Drawn(*batch)
         for scores, head in zip(found, heads, strict=True):
-            scores.append(head(rows, mask))
+            scores.append(head(*drawn.for_head(head)))
     return [torch.cat(scores).cpu().numpy() for scores in found]
 
 

@@ -18,6 +18,7 @@ from .arithmetic import products_in
 from .checkpoint import load_checkpoint, save_checkpoint
 from .clips import ClipSet
 from .compiling import Compiled
+from .drawn import Drawn, OnMeans, averages
 from .epochs import forget_epochs, keep_epoch
 from .optimisation import FitSettings, rate_at
 from .stages import Leg, lay_out
@@ -116,18 +117,18 @@ class Training:
         self.head.train(not leg.stage.output_only)
         return build_stage(leg.stage)
 
-    def step(self, rows: Tensor, mask: Tensor, clips: Tensor, parts: Parts, part: float) -> Tensor:
+    def step(self, drawn: Drawn, clips: Tensor, parts: Parts, part: float) -> Tensor:
         """One step, such a part of the epoch behind its beginning; the sum of the clips' losses.
 
         Args:
-            rows, mask: Of the batch, ``(B, T, D)`` and ``(B, T)``.
+            drawn: The batch.
             clips: Which training clips they are, ``(B,)``.
             parts: From ``begin_epoch``.
             part: Of the epoch, 0 to 1.
         """
         settings, progress, weights = self.settings, self.progress, self.weights
         clips = clips.to(self.device, non_blocking=True)
-        batch = Batch(rows, mask, self.targets[clips])
+        batch = Batch(drawn.rows, drawn.mask, self.targets[clips])
         now = rate_at(settings.schedule, progress.epoch + part, *self.leg.span)
         for group in self.optimiser.param_groups:
             group["lr"] = settings.learning_rate * self.leg.stage.rate * now
@@ -137,7 +138,8 @@ class Training:
         with self.own_draws(part):
             known = Known(self.counts, progress.running_ap, torch.default_generator, progress.memory)
             with products_in(settings.precision, self.device):
-                logits, targets = parts.mixer(self.compiled or self.head, batch, known)
+                head = self.compiled or self.head
+                logits, targets = parts.mixer(OnMeans(head, drawn) if averages(self.head) else head, batch, known)
             losses = parts.loss(logits.float(), targets, self.counts)  # (B,)
             losses = losses if weights is None else losses * weights[clips]
             losses.mean().backward()
@@ -148,11 +150,11 @@ class Training:
         return losses.detach().sum()
 
     @torch.no_grad()
-    def score_unmixed(self, rows: Tensor, mask: Tensor) -> Tensor:
+    def score_unmixed(self, drawn: Drawn) -> Tensor:
         """Logits ``(B, C)`` of clips as they were drawn; batch statistics and dropout are left alone."""
         was = self.head.training
         with products_in(self.settings.precision, self.device):
-            scores = self.head.eval()(rows, mask).float()
+            scores = self.head.eval()(*drawn.for_head(self.head)).float()
         self.head.train(was)
         return scores
 

@@ -46,12 +46,11 @@ class Standardised(nn.Module):
         return self.head.output
 
     def aggregate(self, frames: Tensor, mask: Tensor | None = None) -> Tensor:
-        """The inner head's clip vector, ``(B, E)``, or ``(V, B, E)`` for V views."""
+        """The inner head's clip vector, ``(B, E)``, or ``(V, B, E)`` for V views; float32, so that it can be mixed."""
         if self.averages:
             with torch.autocast(frames.device.type, enabled=False):  # a mean far from zero needs all its digits
-                pooled = self.head.aggregate(frames.float(), mask)
-            return self._standardise(pooled)
-        return self.head.aggregate(self._standardise(frames), mask)
+                return self._standardise(self.head.aggregate(frames.float(), mask))
+        return self.head.aggregate(self._standardise(frames), mask).float()
 
     def classify(self, clips: Tensor) -> Tensor:
         """The inner head's logits, ``(..., C)``."""

@@ -20,6 +20,7 @@ from longreel.balance import METHODS
 from longreel.cli import app
 from longreel.errors import LongreelError
 from longreel.experiments.clips import ClipSet, load_clips
+from longreel.experiments.drawn import Drawn
 from longreel.experiments.optimisation import FitSettings
 from longreel.experiments.runs import read_scores
 from longreel.experiments.settings import TrainSettings
@@ -165,7 +166,7 @@ def step_there(head: str, method: str, far) -> list[str]:
     parts, generator = training.begin_epoch(), torch.Generator()
     for _ in range(2):
         waits.clear()
-        training.step(*clips.batch(torch.arange(8), 4, generator), torch.arange(8), parts, 0.1)
+        training.step(Drawn(*clips.batch(torch.arange(8), 4, generator)), torch.arange(8), parts, 0.1)
     return list(waits)
 
 
