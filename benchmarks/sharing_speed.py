@@ -6,7 +6,8 @@ python benchmarks/sharing_speed.py build/sharing-speed --heads linear --whole --
 
 Makes a store of 6000 clips x 150 x 2048 (3.7 GB). Everything is measured in processes of their own whose control group
 (version 1 or 2; as root) may take 2.5 GB of memory, cached files included, so that a pass over the clips finds little
-of the one before. Own compute is that of the same trainings on 600 of the clips in memory, per clip, without a limit.
+of the one before. Own compute is that of the same trainings on 600 of the clips in memory, per clip, without a limit:
+of one by itself times their number, and, in brackets, of all side by side, where they share what they have in common.
 Warm is one training without a limit, whose clips have all been read before. The sweep is a whole `longreel sweep` of
 as many learning rates, with 128 of the clips as val: start, checks, validation and report included.
 """
@@ -87,6 +88,7 @@ def run(folder: Path, head: str, numbers: list[int], place: str, clips: int, epo
             yield batch
 
     ClipSet.batches = timed  # pyright: ignore[reportAttributeAccessIssue]
+    torch.optim.AdamW([torch.zeros(1)])  # imports the rest of torch, which is no part of a training
     trained = time.perf_counter()
     fit_together(courses, torch.full((CLASSES,), clips / CLASSES), train, None)
     return {"all": time.perf_counter() - begun, "training": time.perf_counter() - trained, "waiting": waited}
@@ -179,34 +181,43 @@ def report(folder: Path, head: str, count: int, epochs: int, group: Path) -> Non
     together = measure(folder, common | {"numbers": list(range(count))}, group)
     singly = [measure(folder, common | {"numbers": [number]}, group) for number in range(min(count, SINGLY))]
     warm = measure(folder, common | {"numbers": [0]}, warm=True)
-    compute, passes = least_seconds(folder, head, count, epochs, group)
+    least = apart, shared, passes = least_seconds(folder, head, count, epochs, group)
     whole = sweep(folder, head, count, epochs, group)
-    apart = sum(each["all"] for each in singly) / len(singly) * count
+    in_turn = sum(each["all"] for each in singly) / len(singly) * count
     print(
         f"{head}: {count} side by side {together['all']:.1f} s, of training {together['training']:.1f} s "
-        f"{share(together):.0%} waiting; one after another {apart:.1f} s "
-        f"({apart / together['all']:.1f} x); own compute {compute:.1f} s + {epochs} passes {passes:.1f} s: "
-        f"{together['training'] / (compute + passes):.2f} of it; one by itself waits {share(singly[0]):.1%} cold, "
-        f"{share(warm):.1%} warm; the whole sweep {whole:.1f} s: {whole / (compute + passes):.2f} of it",
+        f"{share(together):.0%} waiting; one after another {in_turn:.1f} s "
+        f"({in_turn / together['all']:.1f} x); own compute {apart:.1f} s (side by side {shared:.1f} s) + {epochs} "
+        f"passes {passes:.1f} s: {against(together['training'], *least)}; one by itself waits {share(singly[0]):.1%} "
+        f"cold, {share(warm):.1%} warm; the whole sweep {whole:.1f} s: {against(whole, *least)}",
         flush=True,
     )
 
 
-def least_seconds(folder: Path, head: str, count: int, epochs: int, group: Path) -> tuple[float, float]:
-    """What a pack cannot do without: the heads' own compute, and a pass over the drawn rows for each epoch."""
-    small = {"head": head, "epochs": 5 * epochs, "clips": CLIPS // 10, "place": "memory"}
-    own = measure(folder, small | {"numbers": list(range(count))})
-    compute = (own["training"] - own["waiting"]) * 2  # a tenth of the clips, five times as many epochs
-    return compute, epochs * measure(folder, {}, group)["all"]
+def least_seconds(folder: Path, head: str, count: int, epochs: int, group: Path) -> tuple[float, float, float]:
+    """The heads' own compute, each by itself and side by side, and a pass over the drawn rows for each epoch."""
+
+    def compute(numbers: list[int]) -> float:
+        small = {"head": head, "epochs": 5 * epochs, "clips": CLIPS // 10, "place": "memory", "numbers": numbers}
+        own = measure(folder, small)
+        return (own["training"] - own["waiting"]) * 2  # a tenth of the clips, five times as many epochs
+
+    passes = epochs * measure(folder, {}, group)["all"]
+    return compute([0]) * count, compute(list(range(count))), passes
+
+
+def against(took: float, apart: float, shared: float, passes: float) -> str:
+    """A time in parts of the heads' own compute and the passes."""
+    return f"{took / (apart + passes):.2f} ({took / (shared + passes):.2f}) of it"
 
 
 def report_whole(folder: Path, head: str, count: int, epochs: int, group: Path) -> None:
     """Print how long a whole sweep takes, against compute and passes, and nothing else."""
-    compute, passes = least_seconds(folder, head, count, epochs, group)
+    least = apart, shared, passes = least_seconds(folder, head, count, epochs, group)
     whole = sweep(folder, head, count, epochs, group)
     print(
-        f"{head}: a whole sweep of {count}, {epochs} epochs, {whole:.1f} s; own compute {compute:.1f} s + {epochs} "
-        f"passes {passes:.1f} s: {whole / (compute + passes):.2f} of it",
+        f"{head}: a whole sweep of {count}, {epochs} epochs, {whole:.1f} s; own compute {apart:.1f} s (side by side "
+        f"{shared:.1f} s) + {epochs} passes {passes:.1f} s: {against(whole, *least)}",
         flush=True,
     )
 
