@@ -13,7 +13,7 @@ class Pooling(Protocol):
     branches: int  #: aggregators that stand side by side; each can be given views of its own.
 
     def aggregate(self, frames: Tensor, mask: Tensor | None = None) -> Tensor:
-        """``(B, T, D)`` and mask ``(B, T)``, ``(V, B, T)`` or ``(A, V, B, T)`` -> ``(B, E)`` or ``(V, B, E)``."""
+        """``(B, T, D)``, mask ``(B, T)``, ``(V, B, T)`` or ``(A, V, B, T)`` -> float32 ``(B, E)`` or ``(V, B, E)``."""
         ...
 
     def classify(self, clips: Tensor) -> Tensor:

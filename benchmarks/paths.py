@@ -117,7 +117,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=10)
     given = parser.parse_args()
     manifest, store = read_manifest(given.manifest), FeatureStore(given.store)
-    train, test = (load_clips(store, manifest, split, "memory", scales=["all"]) for split in ("train", "test"))
+    train, test = (load_clips(store, manifest, split, "memory", kinds=["all"]) for split in ("train", "test"))
     naive.WIDTH, naive.CLASSES = store.spec.dim, len(manifest.classes)
     counts = torch.tensor(count_training_clips(manifest), dtype=torch.float32)
     for name in PATHS:

@@ -2,7 +2,7 @@
 
 import math
 from collections import deque
-from collections.abc import Collection, Generator, Iterable, Iterator, Sequence
+from collections.abc import Collection, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -11,15 +11,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import ManifestError, StoreMismatch, unknown
+from ..errors import ManifestError, StoreMismatch
 from ..manifest import Clip, Manifest
 from ..store import FeatureStore
-from .disk import DiskRows, fits_in_memory, fits_on_device
+from .disk import DiskRows
 from .moments import Scale, measure
+from .places import read_features
 
 CPU = torch.device("cpu")
-PLACES = ("auto", "memory", "disk")
-CHECKED_CLIPS = 64  #: of features on disk, checked at a time.
 AHEAD = 2  #: batches that are read from disk before they are needed.
 
 
@@ -186,7 +185,7 @@ def load_clips(
     split: str,
     place: str = "auto",
     device: torch.device = CPU,
-    scales: Collection[str] = (),
+    kinds: Collection[str] = (),
 ) -> ClipSet:
     """One split of a store.
 
@@ -196,8 +195,8 @@ def load_clips(
             they are read and checked once, and then read again as they are asked for; training gives the same bits.
             ``auto``: the device where they fit in, else memory where they do.
         device: Where batches are wanted.
-        scales: Kinds of clips whose rows' mean and deviation are wanted, such as ``real``; those of all clips where
-            there are none of the kind.
+        kinds: Of clips, such as ``real``, the scales of whose rows are wanted; that of all clips where there are none
+            of the kind.
 
     Raises:
         StoreMismatch: When clips of the split were never extracted.
@@ -212,7 +211,7 @@ def load_clips(
             f"{store.folder}: lacks {len(unknown)} of the {len(clips)} {split} clips of {manifest.path}, such as "
             f"{unknown[0].clip_id!r}. Run `longreel extract {manifest.path} {store.folder}` with the store's options."
         )
-    features, offsets, parts = _read(store, [clip.clip_id for clip in present], place, device)
+    features, offsets, parts = read_features(store, [clip.clip_id for clip in present], place, device)
     found = ClipSet(
         ids=tuple(clip.clip_id for clip in present),
         features=features,
@@ -225,7 +224,8 @@ def load_clips(
         uncertainty=torch.tensor([read_uncertainty(clip, manifest.path) for clip in present]),
         device=device,
     )
-    return replace(found, scales=measure(parts, {kind: found.rows_of_kind(kind) for kind in sorted(scales)}))
+    wanted = {kind: found.rows_of_kind(kind) for kind in sorted(kinds)}
+    return replace(found, scales=measure(parts, store.spec.dim, wanted))
 
 
 def read_uncertainty(clip: Clip, path: Path) -> float:
@@ -244,42 +244,6 @@ def read_uncertainty(clip: Clip, path: Path) -> float:
     if not 0.0 <= number <= 1.0:
         raise ManifestError(f"{path}: clip {clip.clip_id!r}: uncertainty {value!r} is no number between 0 and 1.")
     return number
-
-
-def _read(
-    store: FeatureStore, clip_ids: Sequence[str], place: str, device: torch.device
-) -> tuple[Tensor | DiskRows, Tensor, Iterable[Tensor]]:
-    """Features and offsets of clips, as ``ClipSet`` has them, and all rows in parts.
-
-    What stays on disk is checked as the parts are taken, and not before.
-    """
-    if place not in PLACES:
-        raise unknown("place for features", place, PLACES)
-    rows = DiskRows(store, clip_ids)
-    offsets = torch.from_numpy(rows.offsets)
-    if place == "auto" and device.type != "cpu" and fits_on_device(rows.size, device):
-        features, end = torch.empty(rows.shape, dtype=rows.dtype, device=device), 0
-        for part in _read_parts(store, clip_ids):
-            begin, end = end, end + len(part)
-            features[begin:end] = part.to(device)
-        return features, offsets, [features]
-    if place == "memory" or (place == "auto" and fits_in_memory(rows.size)):
-        features = torch.from_numpy(store.read(clip_ids)[0])
-        return features, offsets, [features]
-    return rows, offsets, _read_parts(store, clip_ids)
-
-
-def _read_parts(store: FeatureStore, clip_ids: Sequence[str]) -> Iterator[Tensor]:
-    """All rows in order, of some clips at a time, checked; the next clips are read while these are used."""
-    parts = [clip_ids[begin : begin + CHECKED_CLIPS] for begin in range(0, len(clip_ids), CHECKED_CLIPS)]
-    with ThreadPoolExecutor(1) as reader:
-        waiting = deque()
-        for part in parts:
-            waiting.append(reader.submit(store.read, part))
-            if len(waiting) > 1:
-                yield torch.from_numpy(waiting.popleft().result()[0])
-        while waiting:
-            yield torch.from_numpy(waiting.popleft().result()[0])
 
 
 def multi_hot(clips: Sequence[Clip], classes: Sequence[str]) -> Tensor:

@@ -6,30 +6,33 @@ import torch
 from torch import Tensor
 
 VALUES = 2**22  #: numbers taken at a time, 16 MiB in float32.
-PIVOT = 64  #: every so manieth row of a block goes into what is taken off it.
-Scale = tuple[Tensor, Tensor]  #: mean and deviation, each ``(D,)`` float32 on the CPU.
+STRIDE = 64  #: every 64th row of a block goes into what is taken off all of them.
+Scale = tuple[Tensor, Tensor]  #: mean and deviation, each ``(D,)`` float32.
 
 
 class Moments:
     """Of rows that are added block by block: each has moments of its own, which are joined in float64.
 
-    A block's are sums in float32 of what is left of its rows without a row near their mean, so that columns far from
-    zero lose no digits.
+    A block's are sums in float32 of what is left of its rows when the mean of a few of them is taken off, so that
+    columns far from zero lose no digits. Numbers from 1e19 on are too large for that.
 
     Reference:
         Chan, Golub and LeVeque, "Algorithms for computing the sample variance", The American Statistician 1983.
+
+    Args:
+        width: Of a row, ``D``.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, width: int) -> None:
         self._count = 0
-        self._mean, self._squares = torch.zeros(2, dtype=torch.float64)  # (D,) each from the first block on
+        self._mean, self._squares = torch.zeros(2, width, dtype=torch.float64)  # (D,) each
 
     def add(self, rows: Tensor) -> None:
         """``(N, D)``, N may be 0."""
         more = len(rows)
         if not more:
             return
-        pivot = rows[::PIVOT].float().mean(dim=0)  # (D,)
+        pivot = rows[::STRIDE].float().mean(dim=0)  # (D,)
         left = rows.float() - pivot
         beside = left.sum(dim=0).double() / more
         squares = (left.square_().sum(dim=0).double() - beside.square() * more).clamp(min=0)
@@ -39,41 +42,42 @@ class Moments:
         self._count = total
 
     def scale(self) -> Scale:
-        """Mean and deviation of what was added; a constant column has deviation 1."""
-        deviation = (self._squares / self._count).sqrt()
+        """Mean and deviation of what was added; those of a constant column, or of no rows, are as they are and 1."""
+        deviation = (self._squares / max(1, self._count)).sqrt()
         deviation = torch.where(deviation > 1e-6, deviation, torch.ones_like(deviation))
-        return self._mean.float().cpu(), deviation.float().cpu()
+        return self._mean.float(), deviation.float()
 
 
-def measure(parts: Iterable[Tensor], kinds: Mapping[str, Tensor | None]) -> dict[str, Scale]:
+def measure(parts: Iterable[Tensor], width: int, kinds: Mapping[str, Tensor | None]) -> dict[str, Scale]:
     """The scale of each kind of rows; no bit depends on how the rows are parted.
 
     Args:
-        parts: All rows in order, ``(N, D)`` each. They are taken to the end, also where no kind is asked for.
+        parts: All rows in order, ``(N, D)`` each, on the CPU. They are taken to the end, also for no kinds.
+        width: ``D``.
         kinds: Which rows are of a kind, ``(rows,)`` bool; ``None`` for all of them.
     """
-    moments = {kind: Moments() for kind in kinds}
+    moments = {kind: Moments(width) for kind in kinds}
     begin = 0
-    for block in _in_blocks(parts):
+    for block in _in_blocks(parts, max(1, VALUES // width)):
         end = begin + len(block)
         for kind, wanted in kinds.items():
-            moments[kind].add(block if wanted is None else block[wanted[begin:end].to(block.device)])
+            moments[kind].add(block if wanted is None else block[wanted[begin:end]])
         begin = end
     return {kind: each.scale() for kind, each in moments.items()}
 
 
-def _in_blocks(parts: Iterable[Tensor]) -> Iterator[Tensor]:
-    """The same rows in blocks of equal size, but for the last."""
-    left: Tensor | None = None  # of a block that is not yet full
+def _in_blocks(parts: Iterable[Tensor], size: int) -> Iterator[Tensor]:
+    """The same rows, so many at a time but for the last."""
+    left = torch.empty(0)  # of a block that is not yet full
     for part in parts:
-        size = max(1, VALUES // part.shape[1])
-        if left is not None:
+        if len(left):
             missing = size - len(left)
             left, part = torch.cat([left, part[:missing]]), part[missing:]
-            if not len(part):
+            if len(left) < size:
                 continue
             yield left
-        *full, left = part.split(size)
-        yield from full
-    if left is not None:
+        full = len(part) // size * size
+        yield from part[:full].split(size) if full else ()
+        left = part[full:].clone()  # the part itself need not be kept
+    if len(left):
         yield left

@@ -98,14 +98,14 @@ def choose(settings: TrainSettings, given: Given, device: torch.device = CPU) ->
     return Chosen(config, method, None if settings.fill is None else read_fill(settings.fill, given.counts))
 
 
-def read_data(settings: TrainSettings, given: Given, place: str, device: torch.device, scales: Collection[str]) -> Data:
-    """Read the features of train and val.
+def read_data(settings: TrainSettings, given: Given, place: str, device: torch.device, kinds: Collection[str]) -> Data:
+    """Read the features of train and val, and the scales of those kinds of training clips.
 
     Raises:
         StoreMismatch: When clips of the manifest were never extracted.
         LongreelError: When failed clips leave nothing to train or to select on.
     """
-    train = load_clips(given.store, given.manifest, "train", place, device, scales)
+    train = load_clips(given.store, given.manifest, "train", place, device, kinds)
     val = load_clips(given.store, given.manifest, "val", place, device) if given.manifest.split("val") else None
     _check_trainable(settings, given.manifest, train, val)
     return Data(given, train, val)

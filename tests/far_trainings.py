@@ -122,10 +122,10 @@ def test_features_are_there_or_come_batch_by_batch(place, made, far, tmp_path):
     assert contents(tmp_path / "far") == contents(tmp_path / "near")
 
 
-def test_statistics_and_rows_are_brought_back(made, far):
+def test_scales_and_rows_are_brought_back(made, far):
     store, manifest = FeatureStore(made.store), read_manifest(made.manifest)
     places = (torch.device("cpu"), far)
-    near, there = (load_clips(store, manifest, "train", device=place, scales=["all"]) for place in places)
+    near, there = (load_clips(store, manifest, "train", device=place, kinds=["all"]) for place in places)
     for mine, other in zip(near.scales["all"], there.scales["all"], strict=True):
         assert torch.equal(mine, other)
     assert torch.equal(near.draw_rows(7, 0), there.draw_rows(7, 0))

@@ -1,4 +1,4 @@
-"""Every head with every mixer whose products are in bfloat16: near float32, and no sum in another precision."""
+"""Every head with every mixer, products in bfloat16: it trains, and its losses and gradients are near float32's."""
 
 import pytest
 import torch
@@ -43,9 +43,8 @@ def test_losses_and_gradients_are_near_those_of_float32(head, mixer):
     found, near = losses_of(head, mixer, "bfloat16")
     torch.testing.assert_close(found, wanted, rtol=0.03, atol=0.01)
     assert near.keys() == exact.keys()
-    for name, gradient in near.items():
-        assert gradient.dtype == torch.float32
-        assert gradient.isfinite().all(), name
+    one, other = (torch.cat([grads[name].flatten() for name in exact]) for grads in (exact, near))
+    assert torch.cosine_similarity(one, other, dim=0) > 0.999
 
 
 @pytest.mark.parametrize("head", TRAINED)

@@ -17,13 +17,13 @@ from longreel.experiments.disk import DiskRows
 from longreel.experiments.evaluate import evaluate_run
 from longreel.experiments.train import train_run
 from longreel.manifest import read_manifest
-from longreel.store import FeatureStore
+from longreel.store import FeatureStore, RowReader
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-def load(made, place: str, split: str = "train", scales: Sequence[str] = ()) -> ClipSet:
-    return load_clips(FeatureStore(made.store), read_manifest(made.manifest), split, place, scales=scales)
+def load(made, place: str, split: str = "train", kinds: Sequence[str] = ()) -> ClipSet:
+    return load_clips(FeatureStore(made.store), read_manifest(made.manifest), split, place, kinds=kinds)
 
 
 def draw(clips: ClipSet, **options: Any) -> list[tuple[torch.Tensor, torch.Tensor]]:
@@ -42,13 +42,24 @@ def test_batches_from_disk_are_those_from_memory(options, split, made):
 
 
 @pytest.mark.parametrize("rows_at_once", [1, 7, 1000])
-@pytest.mark.parametrize("clips_at_once", [1, 5, 1000])
-def test_scales_and_drawn_rows_are_the_same(clips_at_once, rows_at_once, made, monkeypatch):
-    monkeypatch.setattr("longreel.experiments.clips.CHECKED_CLIPS", clips_at_once)
-    monkeypatch.setattr("longreel.experiments.moments.VALUES", FeatureStore(made.store).spec.dim * rows_at_once)
-    one, other = (load(made, place, scales=["all"]) for place in ("disk", "memory"))
+@pytest.mark.parametrize("checked_at_once", [1, 20, 10_000])
+def test_scales_and_drawn_rows_are_the_same(checked_at_once, rows_at_once, made, monkeypatch):
+    dim = FeatureStore(made.store).spec.dim
+    monkeypatch.setattr("longreel.experiments.places.CHECKED_VALUES", dim * checked_at_once)
+    monkeypatch.setattr("longreel.experiments.moments.VALUES", dim * rows_at_once)
+    one, other = (load(made, place, kinds=["all"]) for place in ("disk", "memory"))
     assert all(torch.equal(a, b) for a, b in zip(one.scales["all"], other.scales["all"], strict=True))
     assert torch.equal(one.draw_rows(9, 3), other.draw_rows(9, 3))
+
+
+def test_each_clip_is_read_once_to_be_checked_and_measured(made, monkeypatch):
+    monkeypatch.setattr("longreel.experiments.places.CHECKED_VALUES", 1)
+    read, plain = [], FeatureStore.read
+    monkeypatch.setattr(FeatureStore, "read", lambda store, clips: read.extend(clips) or plain(store, clips))
+    monkeypatch.setattr(RowReader, "read", None)  # of rows by themselves
+    clips = load(made, "disk", kinds=["all", "real"])
+    assert read == list(clips.ids)
+    assert clips.scales.keys() == {"all", "real"}
 
 
 @pytest.mark.parametrize("head", ["nonlinear", "knn"])
