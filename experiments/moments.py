@@ -42,7 +42,7 @@ class Moments:
         self._count = total
 
     def scale(self) -> Scale:
-        """Mean and deviation of what was added; those of a constant column, or of no rows, are as they are and 1."""
+        """Mean and deviation of what was added; the deviation of a constant column, or of no rows, is 1."""
         deviation = (self._squares / max(1, self._count)).sqrt()
         deviation = torch.where(deviation > 1e-6, deviation, torch.ones_like(deviation))
         return self._mean.float(), deviation.float()
