@@ -10,7 +10,10 @@ from torch import Tensor
 class Pooling(Protocol):
     """What a mixer needs of a head: pooling in one or several views, and scoring what was pooled."""
 
-    branches: int  #: aggregators that stand side by side; each can be given views of its own.
+    @property
+    def branches(self) -> int:
+        """Aggregators that stand side by side; each can be given views of its own."""
+        ...
 
     def aggregate(self, frames: Tensor, mask: Tensor | None = None) -> Tensor:
         """``(B, T, D)``, mask ``(B, T)``, ``(V, B, T)`` or ``(A, V, B, T)`` -> float32 ``(B, E)`` or ``(V, B, E)``."""
