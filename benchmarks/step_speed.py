@@ -38,27 +38,28 @@ WIDTH, CLASSES = naive.WIDTH, naive.CLASSES
 SETTINGS = FitSettings(optimiser="adam", learning_rate=1e-4, weight_decay=0.0)
 COUNTS = torch.linspace(500, 5, CLASSES).round()
 ROWS = CLIPS * FRAMES
-REDUCTION = 6 * naive.CLUSTERS * WIDTH * naive.REDUCED  #: operations of a clip, forward and both gradients.
-SUMS = 4 * 2 * FRAMES * WIDTH * naive.CLUSTERS  #: assignment and sums: forward and one gradient each.
-ATTENTION = 6 * 4 * WIDTH * WIDTH
 #: head -> its largest layer: rows of a step, width, numbers out, and whether a gradient goes through it.
 LAYERS = {
     "nonlinear": (ROWS, WIDTH, naive.HIDDEN, False),
     "netvlad": (CLIPS, naive.CLUSTERS * WIDTH, naive.REDUCED, True),
     "aggregated": (2 * CLIPS, naive.CLUSTERS * WIDTH, naive.REDUCED, True),
 }
-#: head -> floating-point operations of a step that no form can do without.
-OPERATIONS = {
-    "nonlinear": 4 * ROWS * WIDTH * naive.HIDDEN + 6 * CLIPS * naive.HIDDEN * CLASSES,
-    "netvlad": CLIPS * (REDUCTION + SUMS + 6 * naive.REDUCED * CLASSES),
-    "aggregated": CLIPS
-    * (
-        2 * (REDUCTION + ATTENTION)
-        + SUMS * 3 // 2
-        + 6 * (naive.REDUCED + WIDTH) * naive.HIDDEN
-        + 6 * naive.HIDDEN * CLASSES
-    ),
-}
+
+
+def operations(name: str, frames: int = FRAMES, classes: int = CLASSES) -> int:
+    """Floating-point operations that no form of a head's step can do without, for each clip of so many rows."""
+    hidden, reduced, clusters = naive.HIDDEN, naive.REDUCED, naive.CLUSTERS
+    reduction = 6 * clusters * WIDTH * reduced  # forward and both gradients
+    sums = 4 * 2 * frames * WIDTH * clusters  # assignment and sums: forward and one gradient each
+    attention = 6 * 4 * WIDTH * WIDTH
+    return {
+        "nonlinear": 4 * frames * WIDTH * hidden + 6 * hidden * classes,
+        "netvlad": reduction + sums + 6 * reduced * classes,
+        "aggregated": 2 * (reduction + attention)
+        + sums * 3 // 2
+        + 6 * (reduced + WIDTH) * hidden
+        + 6 * hidden * classes,
+    }[name]
 
 
 class Ours:
@@ -263,10 +264,11 @@ def main() -> None:
         print(f"  plain {plain:.2f} s; with memory kept {kept:.2f} s")
         for dtype, rate in peaks.items():
             took, limit = found[dtype], found[f"ceiling {dtype}"]
+            share, ceiling = (work / rate for work in (CLIPS * operations(name), ceiling_operations(name)))
             print(
-                f"  {dtype}: {took:.2f} s, {plain / took:.2f} x ({kept / took:.2f} x), "
-                f"{OPERATIONS[name] / took / rate:.0%} of the peak; ceiling {limit:.2f} s, {plain / limit:.2f} x, "
-                f"{ceiling_operations(name) / limit / rate:.0%} of the peak; {limit / took:.0%} of it reached",
+                f"  {dtype}: {took:.2f} s, {plain / took:.2f} x ({kept / took:.2f} x), {share / took:.0%} of the peak; "
+                f"ceiling {limit:.2f} s, {plain / limit:.2f} x, {ceiling / limit:.0%} of the peak; "
+                f"{limit / took:.0%} of it reached",
                 flush=True,
             )
 
