@@ -50,7 +50,8 @@ class Standardised(nn.Module):
         if self.averages:
             with torch.autocast(frames.device.type, enabled=False):  # a mean far from zero needs all its digits
                 return self._standardise(self.head.aggregate(frames.float(), mask))
-        return self.head.aggregate(self._standardise(frames), mask).float()
+        pooled = self.head.aggregate(self._standardise(frames), mask)
+        return pooled.to(torch.promote_types(pooled.dtype, torch.float32))
 
     def classify(self, clips: Tensor) -> Tensor:
         """The inner head's logits, ``(..., C)``."""
