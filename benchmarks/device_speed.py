@@ -28,9 +28,7 @@ from longreel.experiments.training import Course
 from longreel.heads import build_head
 
 LENGTH, DIM = 150, 2048
-ADAM_BYTES = (
-    28  #: that Adam moves for a weight in float32: it reads it, its gradient and two moments, and writes three.
-)
+ADAM_BYTES = 28  #: that Adam moves for a weight in float32: it and two moments both ways, and its gradient.
 #: what is trained: head, method, and how many side by side.
 TASKS = {
     "nonlinear": ("nonlinear", "bce", 1),

@@ -2,13 +2,16 @@
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ..console import Steps, print_comparison, print_evaluation, print_oracle, say
 from ..memory import keep_freed_memory
 from .options import Device, Json, KeepEpochs, ManifestFile, Root, Split, StoreFolder, print_facts, print_json
+
+if TYPE_CHECKING:
+    from ..experiments.train import Trained
 
 
 def train(
@@ -145,16 +148,21 @@ def train(
             on_data=_say_place,
             keep_epochs=keep_epochs,
         )
-    for split in trained.failed:
-        if trained.failed[split] or trained.partial[split]:
-            counted = f"{trained.failed[split]} {split} clips have no features, {trained.partial[split]} are partial"
-            say(f"warning: {counted}; see `longreel store info {store}`.")
+    _warn_of_missing(trained, store)
     if as_json:
         print_json(asdict(trained) | {"folder": str(out)})
         return
     if trained.val is not None:
         print_evaluation(evaluate_run(out, "val"))
     print(f"epoch {trained.epoch} of {epochs}, {trained.selection} -> {out}")
+
+
+def _warn_of_missing(trained: "Trained", store: Path) -> None:
+    """Say which clips had no features, or partial ones."""
+    for split in trained.failed:
+        if trained.failed[split] or trained.partial[split]:
+            counted = f"{trained.failed[split]} {split} clips have no features, {trained.partial[split]} are partial"
+            say(f"warning: {counted}; see `longreel store info {store}`.")
 
 
 def _say_place(place: str) -> None:

@@ -1,7 +1,6 @@
 """A split's features and targets, batched by index operations; features are in memory, or on disk where they must."""
 
 import math
-from collections import deque
 from collections.abc import Collection, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -14,6 +13,7 @@ from torch import Tensor
 from ..errors import ManifestError, StoreMismatch
 from ..manifest import Clip, Manifest
 from ..store import FeatureStore
+from .ahead import results_of
 from .disk import DiskRows
 from .moments import Scale, measure
 from .places import read_features
@@ -125,13 +125,8 @@ class ClipSet:
 
         # one thread reads, so that draws come in turn
         with ThreadPoolExecutor(1) as fetcher, ThreadPoolExecutor(1) as reader:
-            waiting = deque()
-            for number, each in enumerate(clips):
-                waiting.append(reader.submit(read, fetcher.submit(self._fetch, each), each))
-                if number >= AHEAD:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
+            submitted = (reader.submit(read, fetcher.submit(self._fetch, each), each) for each in clips)
+            yield from results_of(submitted, AHEAD)
 
     def _fetch(self, clips: Tensor) -> None:
         """Have what lies on disk brought into memory."""

@@ -1,7 +1,6 @@
 """Where features are while they are trained on: in memory, on disk, or in the memory of a device."""
 
 import itertools
-from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -11,6 +10,7 @@ from torch import Tensor
 
 from ..errors import unknown
 from ..store import FeatureStore
+from .ahead import results_of
 from .disk import DiskRows, fits_in_memory, fits_on_device
 
 PLACES = ("auto", "memory", "disk")
@@ -46,13 +46,9 @@ def _read_parts(store: FeatureStore, clip_ids: Sequence[str], offsets: np.ndarra
     part_of = offsets[:-1] * store.spec.dim // CHECKED_VALUES  # (clips,)
     starts = [*np.unique(part_of, return_index=True)[1].tolist(), len(clip_ids)]
     with ThreadPoolExecutor(1) as reader:
-        waiting = deque()
-        for begin, end in itertools.pairwise(starts):
-            waiting.append(reader.submit(store.read, clip_ids[begin:end]))
-            if len(waiting) > 1:
-                yield torch.from_numpy(waiting.popleft().result()[0])
-        while waiting:
-            yield torch.from_numpy(waiting.popleft().result()[0])
+        submitted = (reader.submit(store.read, clip_ids[begin:end]) for begin, end in itertools.pairwise(starts))
+        for rows, _ in results_of(submitted, 1):
+            yield torch.from_numpy(rows)
 
 
 def _moving(parts: Iterable[Tensor], there: Tensor) -> Iterator[Tensor]:
