@@ -1,9 +1,12 @@
 """Rows of joints as tensors: ``(B, T, D)`` and ``(B, T, M, V, C)``, where a clip's body stands and how it is turned."""
 
+from functools import cache
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from .devices import send
 from .layouts import Layout
 
 SLIGHT = 1e-3  #: what is left of lines that cancel out, as a part of their lengths.
@@ -63,9 +66,9 @@ def find_axes(joints: Tensor, found: Tensor, layout: Layout) -> Tensor:
     same = torch.eye(layout.coordinates, device=joints.device, dtype=joints.dtype).expand(len(joints), -1, -1)
     if layout.upright is None:
         return same
-    ends = list(layout.upright)
-    there = found[:, :, 0, ends, 0].all(dim=2)[..., None]  # (B, T, 1)
-    lower, upper, right, left = joints[:, :, 0, ends, : layout.coordinates].unbind(dim=2)  # (B, T, 3) each
+    there = take_joints(found[:, :, 0], layout.upright).all(dim=2)  # (B, T, 1)
+    ends = take_joints(joints[:, :, 0], layout.upright)[..., : layout.coordinates]  # (B, T, 4, 3)
+    lower, upper, right, left = ends.unbind(dim=2)
     lines = torch.stack([upper - lower, left - right], dim=1) * there[:, None]  # (B, 2, T, 3)
     least = SLIGHT * lines.norm(dim=3).sum(dim=2)  # (B, 2)
     up, across = lines.sum(dim=2).unbind(dim=1)  # (B, 3) each
@@ -83,15 +86,26 @@ def turn(joints: Tensor, change: Tensor, layout: Layout) -> Tensor:
 
     Written out, as a product of matrices would be rounded where training is in half precision.
     """
-    axes = range(layout.coordinates)
+    own, rest = joints[..., : layout.coordinates], joints[..., layout.coordinates :]
     columns = change[:, None, None, None].unbind(dim=-1)  # (B, 1, 1, 1, C') each
-    turned = sum((joints[..., [axis]] * columns[axis] for axis in axes), start=torch.zeros_like(joints[..., axes]))
-    return torch.cat([turned, joints[..., layout.coordinates :]], dim=-1)
+    parts = [axis[..., None] * column for axis, column in zip(own.unbind(dim=-1), columns, strict=True)]
+    return torch.cat([sum(parts, start=torch.zeros_like(own)), rest], dim=-1)
 
 
 def valid_first(mask: Tensor) -> Tensor:
     """``(B, T)`` int64: the frames of each clip that exist, in time order, and behind them the others."""
     return (~mask).int().argsort(dim=1, stable=True)
+
+
+@cache
+def joint_index(joints: tuple[int, ...], device: torch.device) -> Tensor:
+    """Numbers of joints on a device, ``(N,)``; made once, as a list of numbers would be sent there at each use."""
+    return send(torch.tensor(joints), device)
+
+
+def take_joints(values: Tensor, joints: tuple[int, ...]) -> Tensor:
+    """``(..., V, C)`` at some joints -> ``(..., N, C)``."""
+    return values.index_select(-2, joint_index(joints, values.device))
 
 
 def take_frames(values: Tensor, frames: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..devices import send
 from ..errors import LongreelError
 from .entropies import binary_cross_entropies, share_of
 
@@ -26,7 +27,7 @@ def negative_weights(target: Tensor, poor: Tensor, chance: float) -> Tensor:
     """
     spared = poor.to(target.dtype)
     if chance < 1:
-        spared = spared * (torch.rand(target.shape) < chance).to(target)
+        spared = spared * send(torch.rand(target.shape) < chance, target.device)
     return 1.0 - spared * (1.0 - target)
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..devices import send
 from ..errors import LongreelError
 from .mixing import AnyHead, Batch, Known, Pooling, mean_over_labels
 
@@ -63,7 +64,7 @@ class FrameStack(AnyHead):
 
     def _mix(self, batch: Batch, mixed: int, known: Known) -> Batch:
         among = mixed if self.released else len(batch)
-        partner = torch.randperm(among, generator=known.generator)[:mixed].to(batch.device)  # (M,)
+        partner = send(torch.randperm(among, generator=known.generator)[:mixed], batch.device)  # (M,)
         beta = self._beta(batch.targets, partner, known)  # (M,)
         frames, mask = stack_frames(batch, partner, beta)
         targets = torch.lerp(batch.targets[:mixed], batch.targets[partner], beta[:, None])

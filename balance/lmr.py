@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..devices import send
 from ..errors import LongreelError
 from .mixing import AnyHead, Batch, Known, Pooling, draw_beta
 
@@ -50,27 +51,27 @@ class MixedReconstruction(AnyHead):
     def __call__(self, head: Pooling, batch: Batch, known: Known) -> tuple[Tensor, Tensor]:
         clips = head.aggregate(batch.frames, batch.mask)  # (B, E)
         poorest = torch.where(batch.targets > 0, known.counts, torch.inf).min(dim=1).values  # (B,)
-        age = torch.zeros(len(batch), dtype=torch.long, device=batch.device)
-        own = {"clips": clips.detach(), "counts": poorest, "age": age}
+        own = {"clips": clips.detach(), "counts": poorest, "age": torch.zeros(len(batch), dtype=torch.long)}
         earlier = known.memory or {name: rows[:0] for name, rows in own.items()}
         clips = self.reconstruct(clips, poorest, known.counts, earlier["clips"], earlier["counts"])
         known.memory.update(self._remember(earlier, own))
         mixed = int(self.mixed * len(batch))
-        partner = torch.randperm(len(batch), generator=known.generator)[:mixed].to(batch.device)
-        share = draw_beta(1.0, (mixed, 1), known.generator).to(batch.device)
+        partner = send(torch.randperm(len(batch), generator=known.generator)[:mixed], batch.device)
+        share = send(draw_beta(1.0, (mixed, 1), known.generator), batch.device)
         clips = torch.cat([torch.lerp(clips[partner], clips[:mixed], share), clips[mixed:]])
         targets = batch.targets
         targets = torch.cat([torch.lerp(targets[partner], targets[:mixed], share), targets[mixed:]])
         return head.classify(clips), targets
 
     def _remember(self, earlier: dict[str, Tensor], own: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The bank for the next batch: this one, and those before that are not too old."""
-        age = torch.cat([earlier["age"] + 1, own["age"]])
-        return {
-            "clips": torch.cat([earlier["clips"], own["clips"]])[age < self.bank],
-            "counts": torch.cat([earlier["counts"], own["counts"]])[age < self.bank],
-            "age": age[age < self.bank],
-        }
+        """The bank for the next batch, oldest clips first: this batch, and those before that are not too old.
+
+        Ages stay on the CPU, where they say how long the bank is without waiting for a device.
+        """
+        age = torch.cat([earlier["age"].cpu() + 1, own["age"]])
+        gone = int((age >= self.bank).sum())
+        bank = {name: torch.cat([earlier[name], own[name]])[gone:] for name in ("clips", "counts")}
+        return bank | {"age": age[gone:]}
 
     def reconstruct(
         self, clips: Tensor, counts: Tensor, class_counts: Tensor, bank: Tensor, bank_counts: Tensor

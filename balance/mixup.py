@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..devices import send
 from ..errors import LongreelError
 from .mixing import AnyHead, Batch, Known, Pooling, draw_beta
 
@@ -31,8 +32,8 @@ class Mixup(AnyHead):
             )
 
     def __call__(self, head: Pooling, batch: Batch, known: Known) -> tuple[Tensor, Tensor]:
-        partner = torch.randperm(len(batch), generator=known.generator).to(batch.device)
-        share = draw_beta(self.alpha, (len(batch), 1), known.generator).to(batch.device)  # (B, 1)
+        partner = send(torch.randperm(len(batch), generator=known.generator), batch.device)
+        share = send(draw_beta(self.alpha, (len(batch), 1), known.generator), batch.device)  # (B, 1)
         targets = torch.lerp(batch.targets[partner], batch.targets, share)
         if self.at == "clips":
             clips = head.aggregate(batch.frames, batch.mask)  # (B, E)

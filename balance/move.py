@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..devices import send
 from ..errors import LongreelError
 from .mixing import Batch, Known, Pooling, draw_beta
 
@@ -63,7 +64,7 @@ class Move:
         clips = self._extrapolate(head, batch, tau, known.generator)  # (B, E)
         if not self.interpolation:
             return head.classify(clips), batch.targets
-        partner = torch.randperm(len(batch), generator=known.generator).to(batch.device)
+        partner = send(torch.randperm(len(batch), generator=known.generator), batch.device)
         share = self._draw(self.between, batch, known.generator)  # (B, 1)
         targets = torch.lerp(batch.targets[partner], batch.targets, share)
         if self.calibration:
@@ -104,7 +105,7 @@ class Move:
 
     def _draw(self, alpha: float, batch: Batch, generator: torch.Generator) -> Tensor:
         """``(B, 1)`` draws, or ``(1, 1)`` for the whole batch."""
-        return draw_beta(alpha, (1 if self.released else len(batch), 1), generator).to(batch.device)
+        return send(draw_beta(alpha, (1 if self.released else len(batch), 1), generator), batch.device)
 
 
 def tail_weight(counts: Tensor) -> Tensor:
@@ -126,10 +127,10 @@ def draw_frames(mask: Tensor, fewest: Tensor, views: tuple[int, ...], generator:
         ``(*views, B, T)`` bool.
     """
     lengths = mask.sum(dim=1)  # (B,)
-    drawn = torch.rand((*views, len(mask)), generator=generator, dtype=torch.float64).to(mask.device)
+    drawn = send(torch.rand((*views, len(mask)), generator=generator, dtype=torch.float64), mask.device)
     spread = (lengths - fewest + 1) * drawn
     size = (fewest + spread.long()).minimum(lengths)  # (*views, B)
-    dice = torch.rand((*views, *mask.shape), generator=generator).to(mask.device)
+    dice = send(torch.rand((*views, *mask.shape), generator=generator), mask.device)
     order = dice.masked_fill(~mask, 2.0).argsort(dim=-1, stable=True)
     places = torch.arange(mask.shape[1], device=mask.device).expand_as(order).contiguous()
     rank = torch.empty_like(order).scatter_(-1, order, places)

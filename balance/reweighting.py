@@ -25,7 +25,8 @@ def class_balanced_weights(counts: Tensor, beta: float | Tensor = 0.9999) -> Ten
     Shape:
         - output: ``(C,)`` in the dtype of the counts.
     """
-    beta = torch.as_tensor(beta, dtype=torch.float64, device=counts.device)
+    if not isinstance(beta, Tensor):
+        beta = torch.full_like(counts, beta, dtype=torch.float64)
     effective = -torch.expm1(counts.double() * beta.log()) / (1.0 - beta)  # 1 - beta^n loses its digits in float32
     weights = 1.0 / effective
     return (weights * (len(counts) / weights.sum())).to(counts.dtype)

@@ -6,9 +6,22 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..devices import send
 from ..errors import LongreelError
 from ..layouts import Layout
-from ..poses import as_joints, as_rows, find_axes, find_origin, found_joints, move, take_frames, turn, valid_first
+from ..poses import (
+    as_joints,
+    as_rows,
+    find_axes,
+    find_origin,
+    found_joints,
+    joint_index,
+    move,
+    take_frames,
+    take_joints,
+    turn,
+    valid_first,
+)
 from .mixing import Batch, Known, Pooling, mean_over_labels
 from .move import tail_weight
 
@@ -66,7 +79,7 @@ class Exploration:
         batch = self._mix(batch, layout_of(head), known)
         chances = 1.0 - tail_weight(known.counts) if self.tail_weighted else torch.ones_like(known.counts)
         chances = self.reverse * mean_over_labels(chances, batch.targets)  # (B,)
-        reversed_ = torch.rand(len(batch), generator=known.generator).to(batch.device) < chances
+        reversed_ = send(torch.rand(len(batch), generator=known.generator), batch.device) < chances
         frames = torch.where(reversed_[:, None, None], reverse_frames(batch.frames, batch.mask), batch.frames)
         return head.classify(head.aggregate(frames, batch.mask)), batch.targets
 
@@ -81,8 +94,8 @@ class Exploration:
             mixed = (drawn < self.rate).nonzero()[:, 0]
         if len(mixed) == 0 or clips == 1:
             return batch
-        partner = ((mixed + others[mixed]) % clips).to(batch.device)  # any other clip
-        mixed = mixed.to(batch.device)
+        partner = send((mixed + others[mixed]) % clips, batch.device)  # any other clip
+        mixed = send(mixed, batch.device)
         counts = mean_over_labels(known.counts, batch.targets)
         usual = RELEASED_ALPHA if self.released else len(layout.upper) / len(layout.joints)
         alpha = usual if self.alpha is None else self.alpha
@@ -148,11 +161,10 @@ def mix_parts(batch: Batch, own: Tensor, other: Tensor, layout: Layout, *, in_or
     theirs = turn(move(theirs, -theirs_at, found), _axes(theirs, batch.mask[other], layout), layout)
     theirs = turn(theirs, _axes(mine, batch.mask[own], layout).mT, layout)  # as the others' bodies would stand there
     theirs = take_frames(move(theirs, mine_at, found), places)
-    upper, lower = list(layout.upper), list(layout.lower)
+    lower = take_joints(theirs, layout.lower)
     if not in_order:
-        return as_rows(torch.cat([mine[..., upper, :], theirs[..., lower, :]], dim=-2))
-    mine[..., lower, :] = theirs[..., lower, :]
-    return as_rows(mine)
+        return as_rows(torch.cat([take_joints(mine, layout.upper), lower], dim=-2))
+    return as_rows(mine.index_copy_(-2, joint_index(layout.lower, mine.device), lower))
 
 
 def _axes(joints: Tensor, mask: Tensor, layout: Layout) -> Tensor:

@@ -1,7 +1,7 @@
 """A split's features and targets, batched by index operations; features are in memory, or on disk where they must."""
 
 import math
-from collections.abc import Collection, Generator, Sequence
+from collections.abc import Callable, Collection, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..devices import send, send_beside
 from ..errors import ManifestError, StoreMismatch
 from ..manifest import Clip, Manifest
 from ..store import FeatureStore
@@ -98,35 +99,34 @@ class ClipSet:
             places = (draws * lengths[:, None]).long().minimum(lengths[:, None] - 1).sort(dim=1).values
             mask = torch.ones_like(places, dtype=torch.bool)
         found = self._take(first[:, None] + places)
-        return found.to(self.device, non_blocking=True).float(), mask.to(self.device, non_blocking=True)
+        return send(found, self.device).float(), send(mask, self.device)
 
     def _take(self, rows: Tensor) -> Tensor:
-        """Rows by number, where the features are; of those that must still be moved, ready to be moved in passing."""
-        if isinstance(self.features, Tensor):
-            rows = rows.to(self.features.device, non_blocking=True)
-        found = self.features[rows]
-        return found.pin_memory() if found.device.type == "cpu" and self.device.type == "cuda" else found
+        """Rows by number, where the features are."""
+        return self.features[send(rows, self.features.device) if isinstance(self.features, Tensor) else rows]
 
     def batches(
         self, clips: Sequence[Tensor], frames: int | None = None, generator: torch.Generator | None = None
     ) -> Generator[tuple[Tensor, Tensor], None, None]:
         """``batch`` of each in turn. From disk or to a device, the next ones are read while this one is used.
 
-        From disk, whole clips are fetched first, in a thread of their own: asking the system for them takes as long as
-        its disk is busy.
+        A device computes while they are sent to it. From disk, whole clips are fetched first, in a thread of their own:
+        asking the system for them takes as long as its disk is busy.
         """
         if isinstance(self.features, Tensor) and self.features.device.type == self.device.type:
             yield from (self.batch(each, frames, generator) for each in clips)
             return
 
-        def read(fetched: Future[None], each: Tensor) -> tuple[Tensor, Tensor]:
+        def read(fetched: Future[None], each: Tensor) -> Callable[[], tuple[Tensor, ...]]:
             fetched.result()
-            return self.batch(each, frames, generator)
+            return send_beside(lambda: self.batch(each, frames, generator), self.device)
 
         # one thread reads, so that draws come in turn
         with ThreadPoolExecutor(1) as fetcher, ThreadPoolExecutor(1) as reader:
             submitted = (reader.submit(read, fetcher.submit(self._fetch, each), each) for each in clips)
-            yield from results_of(submitted, AHEAD)
+            for take in results_of(submitted, AHEAD):
+                rows, mask = take()
+                yield rows, mask
 
     def _fetch(self, clips: Tensor) -> None:
         """Have what lies on disk brought into memory."""

@@ -167,10 +167,10 @@ def _train_epoch(group: list[Training], train: ClipSet) -> dict[int, float]:
                 scores[training.number].append(training.score_unmixed(drawn))
     for training in group:
         if seen := scores[training.number]:
+            predicted = torch.cat(seen).cpu()
             with _noting(training):
-                training.check_finite(*seen)
-                running_ap = _running_ap(torch.cat(seen).cpu(), train.targets[order])
-                training.progress.running_ap = running_ap.to(training.device)
+                training.check_finite(predicted)
+                training.progress.running_ap = _running_ap(predicted, train.targets[order]).to(training.device)
     return {training.number: float(totals[training.number]) / len(order) for training in group}
 
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ..balance import Batch, Known, Method, Parts, Stage, Trusted, build_stage
+from ..devices import send
 from ..errors import LongreelError
 from ..heads import Standardised
 from .arithmetic import products_in
@@ -127,7 +128,7 @@ class Training:
             part: Of the epoch, 0 to 1.
         """
         settings, progress, weights = self.settings, self.progress, self.weights
-        clips = clips.to(self.device, non_blocking=True)
+        clips = send(clips, self.device)
         batch = Batch(drawn.rows, drawn.mask, self.targets[clips])
         now = rate_at(settings.schedule, progress.epoch + part, *self.leg.span)
         for group in self.optimiser.param_groups:

@@ -77,14 +77,19 @@ class GraphNetwork(nn.Module):
 
     def forward(self, values: Tensor, bodies: Tensor) -> Tensor:
         """``(B, T', M, V, C)`` and bodies ``(B, M)`` -> ``(B, E)``."""
+        if bodies.shape[1] == 1:
+            return self.dropout(self._pool(values[:, :, 0]))
         bodies = bodies.clone()
         bodies[:, 0] = True  # a clip without any body is one of zeros
-        there = values.transpose(1, 2)[bodies]  # (N, T', V, C)
-        rows = self.normalise(there.flatten(2).flatten(0, 1))  # (N * T', V * C)
-        there = rows.view_as(there).permute(0, 3, 1, 2)  # (N, C, T', V)
-        pooled = self.blocks(there).mean(dim=(2, 3))  # (N, E)
+        pooled = self._pool(values.transpose(1, 2)[bodies])  # (N, E); waits for a GPU, which has to say how many
         spread = pooled.new_zeros(*bodies.shape, self.width).index_put((bodies,), pooled)  # (B, M, E)
         return self.dropout(spread.sum(dim=1) / bodies.sum(dim=1, keepdim=True))
+
+    def _pool(self, there: Tensor) -> Tensor:
+        """``(N, T', V, C)`` of bodies that exist -> ``(N, E)``."""
+        rows = self.normalise(there.flatten(2).flatten(0, 1))  # (N * T', V * C)
+        there = rows.view_as(there).permute(0, 3, 1, 2)  # (N, C, T', V)
+        return self.blocks(there).mean(dim=(2, 3))
 
 
 def gcn_lite(

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..devices import send
 from ..errors import LongreelError
 from ..layouts import Layout
-from ..poses import take_frames, turn, valid_first
+from ..poses import take_frames, take_joints, turn, valid_first
 
 
 def joint(joints: Tensor, layout: Layout) -> Tensor:
@@ -64,7 +65,7 @@ def motion(values: Tensor, mask: Tensor, layout: Layout) -> Tensor:
 
 
 def _less(joints: Tensor, others: tuple[int, ...], layout: Layout) -> Tensor:
-    return _difference(joints, joints[..., list(others), :], layout)
+    return _difference(joints, take_joints(joints, others), layout)
 
 
 def _difference(left: Tensor, right: Tensor, layout: Layout) -> Tensor:
@@ -121,8 +122,9 @@ def jitter(joints: Tensor, layout: Layout, by: Jitter) -> Tensor:
     largest = torch.tensor(by.turn).deg2rad() * torch.tensor([axes == 3, axes == 3, True])
     angles = largest * (2 * torch.rand(clips, 3) - 1)
     sizes = 1 + by.stretch * (2 * torch.rand(clips, axes if by.each_axis else 1) - 1)
-    mirrored = (torch.rand(clips) < by.flip).to(joints.device)
-    change = (rotation(angles)[:, :axes, :axes] * sizes[:, None]).to(joints)  # (B, C, C), stretched first
+    mirrored = send(torch.rand(clips) < by.flip, joints.device)
+    change = rotation(angles)[:, :axes, :axes] * sizes[:, None]  # (B, C, C), stretched first
+    change = send(change.to(joints.dtype), joints.device)
     joints = turn(joints, change, layout)
     return torch.where(mirrored[:, None, None, None, None], mirror(joints, layout), joints)
 
@@ -143,14 +145,14 @@ def mirror(joints: Tensor, layout: Layout) -> Tensor:
 
     Differs from BRL's code for NTU, which leaves x as it is, so that no body is left that could stand so.
     """
-    swapped = joints[..., list(layout.flip), :]
+    swapped = take_joints(joints, layout.flip)
     return torch.cat([-swapped[..., :1], swapped[..., 1:]], dim=-1)
 
 
 def draw_places(mask: Tensor, frames: int) -> Tensor:
     """One random frame of each of ``frames`` equal parts of the time of each clip: ``(B, T)`` -> ``(B, frames)``."""
     lengths = mask.sum(dim=1, keepdim=True)  # (B, 1)
-    drawn = torch.rand(len(mask), frames, dtype=torch.float64).to(mask.device)
+    drawn = send(torch.rand(len(mask), frames, dtype=torch.float64), mask.device)
     places = (torch.arange(frames, device=mask.device) + drawn) * lengths / frames
     return valid_first(mask).gather(1, places.long().minimum((lengths - 1).clamp(min=0)))
 

@@ -10,25 +10,27 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from small_device import Far, open_far, waits
+from small_device import MAIN, Far, Stream, open_far, waits
 from small_recordings import write_hdf5
 from small_runs import contents, settings_of, stop_at
 from test_fit import ORDINARY
 from typer.testing import CliRunner
 
-from longreel.balance import METHODS
+from longreel.balance import LOSSES, METHODS, Method, Stage
 from longreel.cli import app
+from longreel.devices import send
 from longreel.errors import LongreelError
 from longreel.experiments.clips import ClipSet, load_clips
 from longreel.experiments.drawn import Drawn
+from longreel.experiments.fit import fit_together
 from longreel.experiments.optimisation import FitSettings
 from longreel.experiments.runs import read_scores
 from longreel.experiments.settings import TrainSettings
 from longreel.experiments.train import Member, Trained, train_run, train_together
-from longreel.experiments.training import Course, Training
+from longreel.experiments.training import Course, Progress, Training
 from longreel.heads import build_head
 from longreel.heads.dropout import Dropout
-from longreel.layouts import LAYOUTS
+from longreel.layouts import LAYOUTS, Layout
 from longreel.manifest import read_manifest
 from longreel.store import FeatureStore
 
@@ -122,6 +124,34 @@ def test_features_are_there_or_come_batch_by_batch(place, made, far, tmp_path):
     assert contents(tmp_path / "far") == contents(tmp_path / "near")
 
 
+def test_batches_are_sent_there_while_it_computes(far):
+    layout, drawn = LAYOUTS["kinect20"], torch.arange(16).split(4)
+    near, there = (make_far_clips(16, layout, 1, device, "memory") for device in (torch.device("cpu"), far))
+    expected = near.batches(drawn, 3, torch.Generator().manual_seed(0))
+    for (rows, mask), (one, other) in zip(
+        there.batches(drawn, 3, torch.Generator().manual_seed(0)), expected, strict=True
+    ):
+        assert torch.equal(rows.cpu(), one)
+        assert torch.equal(mask.cpu(), other)
+        assert isinstance(rows, Far)
+        assert rows.made[0] is not MAIN
+
+
+def test_what_may_not_have_come_or_may_be_given_away_is_noticed(far):
+    aside, module = Stream(), torch.get_device_module(far)
+    with module.stream(aside):
+        numbers = torch.ones(3).to(far)
+    assert isinstance(numbers, Far)
+    for make_safe, fault in (
+        (lambda: MAIN.wait_event(aside.record_event()), "may not have come there yet"),
+        (lambda: numbers.record_stream(MAIN), "memory may be given away"),
+    ):
+        with pytest.raises(RuntimeError, match=fault):
+            _ = numbers + 1
+        make_safe()
+    assert (numbers + 1).cpu().tolist() == [2, 2, 2]
+
+
 def test_scales_and_rows_are_brought_back(made, far):
     store, manifest = FeatureStore(made.store), read_manifest(made.manifest)
     places = (torch.device("cpu"), far)
@@ -155,31 +185,91 @@ def test_side_by_side_there_each_has_the_bits_it_has_alone(made, far, tmp_path):
         assert contents(tmp_path / f"together{number}") == contents(tmp_path / f"alone{number}")
 
 
-def step_there(head: str, method: str, far) -> list[str]:
-    """What a training step, not the first, waits for."""
+def make_far_clips(clips: int, layout: Layout, bodies: int, device: torch.device, place: str = "far") -> ClipSet:
+    """Clips of three to six rows, in four classes."""
+    lengths = torch.arange(clips) % 4 + 3
+    offsets = torch.cat([torch.zeros(1, dtype=torch.long), lengths.cumsum(dim=0)])
+    features = torch.randn(int(offsets[-1]), bodies * layout.size, generator=torch.Generator().manual_seed(0)).half()
+    if place == "far":
+        features = features.to(device)
+    return ClipSet(
+        tuple(map(str, range(clips))), features, offsets, torch.eye(4)[torch.arange(clips) % 4], device=device
+    )
+
+
+def make_far_course(head: str, method: Method, dim: int, layout: Layout, device: torch.device, **settings) -> Course:
+    made = build_head(head, dim, 4, torch.zeros(dim), torch.ones(dim), layout).to(device)
+    chosen = FitSettings(**{"epochs": 4, "batch_size": 8, "clip_norm": 1.0} | settings)
+    return Course(made, method, chosen, Path("none"))
+
+
+def step_there(head: str, method: Method, far, *, bodies: int = 1, frames: int | None = 4) -> list[str]:
+    """What the training steps of all stages wait for, reading their batches from its memory included."""
     layout = LAYOUTS["kinect20"]
-    features, offsets, labels = torch.randn(48, layout.size).to(far), torch.arange(0, 49, 6), torch.arange(8) % 4
-    clips = ClipSet(tuple("abcdefgh"), features, offsets, torch.eye(4)[labels], device=far)
-    made = build_head(head, layout.size, 4, torch.zeros(layout.size), torch.ones(layout.size), layout).to(far)
-    course = Course(made, METHODS[method], FitSettings(clip_norm=1.0), Path("none"))
-    training = Training(course, 0, torch.tensor([40.0, 20.0, 10.0, 5.0]), clips)
-    parts, generator = training.begin_epoch(), torch.Generator()
-    for _ in range(2):
-        waits.clear()
-        training.step(Drawn(*clips.batch(torch.arange(8), 4, generator)), torch.arange(8), parts, 0.1)
-    return list(waits)
+    clips = make_far_clips(16, layout, bodies, far)
+    course = make_far_course(head, method, bodies * layout.size, layout, far)
+    training, generator = Training(course, 0, torch.tensor([40.0, 20.0, 10.0, 5.0]), clips), torch.Generator()
+    waited = []
+    for leg in training.legs:
+        training.progress.epoch = leg.first
+        parts = training.begin_epoch()
+        for batch in torch.arange(16).split(8) * 2:
+            waits.clear()
+            training.step(Drawn(*clips.batch(batch, frames, generator)), batch, parts, 0.1)
+            waited += waits
+    return waited
 
 
-@pytest.mark.parametrize("head", [head.replace("heads=2", "heads=6") for head in HEADS if not head.startswith("knn")])
-def test_no_step_of_a_head_waits_for_the_device(head, far):
-    assert step_there(head, "ce", far) == []
+@pytest.mark.parametrize("frames", [None, 4])
+@pytest.mark.parametrize(
+    "head",
+    [
+        *(head.replace("heads=2", "heads=6") for head in HEADS if not head.startswith("knn")),
+        *(
+            f"{head}:frames=3,stream={stream}"
+            for head in ("gcn-lite", "joint-mlp")
+            for stream in ("joint", "skip-motion")
+        ),
+    ],
+)
+def test_no_step_of_a_head_waits_for_the_device(head, frames, far):
+    assert step_there(head, METHODS["ce"], far, frames=frames) == []
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_no_first_step_of_a_method_waits_for_the_device(method, far):
-    head = "linear" if method in ORDINARY else "joint-mlp"
-    assert step_there(head, method, far) == []
+def test_no_step_of_a_method_waits_for_the_device(method, far):
+    head = "linear" if method in ORDINARY else "joint-mlp:frames=3"
+    assert step_there(head, METHODS[method], far) == []
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_no_step_of_a_loss_waits_for_the_device(loss, far):
+    assert step_there("linear", Method((Stage(loss=loss),)), far) == []
+
+
+@pytest.mark.parametrize("place", ["far", "memory"])
+@pytest.mark.parametrize("method", ["ce", "framestack", "lmr"])
+def test_what_an_epoch_waits_for_does_not_grow_with_its_steps(method, place, far):
+    """Reading, steps, running figures and the validation of whole trainings."""
+    layout, waited = LAYOUTS["kinect20"], []
+    for batch_size in (16, 2):
+        clips = make_far_clips(16, layout, 1, far, place)
+        course = make_far_course("linear", METHODS[method], layout.size, layout, far, batch_size=batch_size)
+        waits.clear()
+        (progress,) = fit_together([course], torch.tensor([40.0, 20.0, 10.0, 5.0]), clips, clips)
+        assert isinstance(progress, Progress)
+        assert progress.epoch == 4
+        waited.append(list(waits))
+    assert len(waited[0]) == len(waited[1]) > 0
 
 
 def test_what_waits_is_noticed(far):
-    assert step_there("gcn-lite", "ce", far)  # picks the bodies that exist
+    assert step_there("gcn-lite:frames=3", METHODS["ce"], far, bodies=2)  # picks the bodies that exist
+    numbers = torch.ones(3)
+    for wait in (lambda: numbers.to(far), lambda: torch.tensor([1.0, 2.0], device=far), lambda: numbers.to(far)[[0]]):
+        waits.clear()
+        wait()
+        assert waits
+    waits.clear()
+    send(numbers, far)
+    assert waits == []

@@ -4,6 +4,9 @@ As a GPU does: only numbers without an axis may come from the CPU, and nothing i
 Programmed against PyTorch's interface for devices of other makers.
 """
 
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -24,16 +27,56 @@ SHAPES = {
     aten.is_contiguous.memory_format: lambda tensor, form: tensor.is_contiguous(memory_format=form),
 }
 #: what has to wait for all that was asked of a device before; what was waited for is noted in ``waits``.
-WAITS = {"aten::_local_scalar_dense", "aten::nonzero", "aten::equal", "aten::masked_select", "aten::item"}
+WAITS = {
+    *("aten::_local_scalar_dense", "aten::nonzero", "aten::equal", "aten::masked_select", "aten::item"),
+    *("aten::repeat_interleave", "aten::bincount", "aten::_unique2", "aten::unique_dim", "aten::unique_consecutive"),
+}
 INDEXING = {"aten::index", "aten::index_put", "aten::index_put_", "aten::_index_put_impl_"}
 waits: list[str] = []
 MOVES = {"aten::_to_copy", "aten::copy_", "aten::to"}
+
+
+class Stream:
+    """What the device does in turn; of two of them nothing is known but what one was told to wait for."""
+
+    def __init__(self, device: object = None) -> None:
+        self.time = 0
+        self.waited: dict[Stream, int] = {}  #: of other streams, until which of their times.
+
+    def step(self) -> tuple["Stream", int]:
+        self.time += 1
+        return self, self.time
+
+    def record_event(self) -> tuple["Stream", int]:
+        return self, self.time
+
+    def wait_event(self, event: tuple["Stream", int]) -> None:
+        stream, time = event
+        self.waited[stream] = max(time, self.waited.get(stream, 0))
+
+    def check(self, tensor: "Far") -> None:
+        stream, time = tensor.made
+        if stream is not self and time > self.waited.get(stream, 0):
+            raise RuntimeError(f"a tensor on {NAME} that may not have come there yet")
+        if stream is not self and self not in tensor.used:
+            raise RuntimeError(f"a tensor on {NAME} whose memory may be given away while it is used")
+
+
+MAIN = Stream()
+here = threading.local()
+
+
+def current_stream(device: object = None) -> Stream:
+    """That of this thread."""
+    return getattr(here, "stream", MAIN)
 
 
 class Far(torch.Tensor):
     """A tensor on the device; its numbers lie in an ordinary one."""
 
     inner: torch.Tensor
+    made: tuple["Stream", int]  #: on which stream, and at which of its times.
+    used: set["Stream"]  #: other streams that were told of.
 
     @staticmethod
     def __new__(cls, inner: torch.Tensor) -> "Far":
@@ -47,7 +90,11 @@ class Far(torch.Tensor):
             dispatch_sizes_strides_policy="sizes",
         )
         made.inner = inner
+        made.made, made.used = current_stream().step(), set()
         return made
+
+    def record_stream(self, stream: "Stream") -> None:
+        self.used.add(stream)
 
     def __repr__(self, **_: Any) -> str:
         return f"Far({self.inner})"
@@ -63,6 +110,9 @@ def compute(operation, args: tuple, kwargs: dict) -> Any:
     """Run an operation there: its results are there too, but for what it moves away."""
     given = [each for each in tree_flatten((args, kwargs))[0] if isinstance(each, torch.Tensor)]
     strangers = [each for each in given if not isinstance(each, Far) and each.dim() > 0]
+    for each in given:
+        if isinstance(each, Far):
+            current_stream().check(each)
     if strangers and operation._schema.name not in MOVES:
         raise RuntimeError(f"{operation} of tensors on {NAME} and on the CPU, such as {tuple(strangers[0].shape)}")
     by_truth = operation._schema.name in INDEXING and any(each.dtype == torch.bool for each in given[1:])
@@ -70,6 +120,8 @@ def compute(operation, args: tuple, kwargs: dict) -> Any:
         waits.append(operation._schema.name)
     names = [argument.name for argument in operation._schema.arguments]
     wanted = (dict(zip(names, args, strict=False)) | kwargs).get("device")  # of what makes or moves tensors
+    if operation is aten.copy_.default and isinstance(args[0], Far) and strangers and True not in args[2:]:
+        waits.append("aten::copy_, not in passing")
     plain_args, plain_kwargs = tree_map(_unwrap, (args, kwargs))
     found = operation(*plain_args, **plain_kwargs)
     if operation is aten.copy_.default and not isinstance(args[0], Far):
@@ -117,6 +169,16 @@ class _Module:
     def manual_seed_all(self, seed: int) -> None:
         """Its draws are those of the CPU's generator."""
 
+    Stream = Stream
+    current_stream = staticmethod(current_stream)
+
+    @staticmethod
+    @contextmanager
+    def stream(stream: Stream) -> Iterator[None]:
+        before, here.stream = current_stream(), stream
+        yield
+        here.stream = before
+
     def mem_get_info(self, device: object) -> tuple[int, int]:
         return 2**30, 2**30
 
@@ -138,6 +200,8 @@ def open_far() -> torch.device:
 
 def _copy_from(source: torch.Tensor, goal: torch.Tensor, non_blocking: bool = False) -> torch.Tensor:
     """How numbers of a list come there."""
+    if not non_blocking:
+        waits.append("aten::_copy_from, not in passing")
     _unwrap(goal).copy_(_unwrap(source))
     return goal
 

@@ -6,15 +6,21 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from small_runs import contents, settings_of, stop_at
 from test_fit import COUNTS, bits, make_clips
 from torch import nn
+from torch._dynamo.backends.common import aot_autograd
 from torch._dynamo.utils import counters
+from torch._functorch._aot_autograd.utils import make_boxed_func
+from torch._inductor.utils import get_first_incompatible_cudagraph_node
+from torch.fx import GraphModule
 from typer.testing import CliRunner
 
 from longreel.balance import METHODS
@@ -97,12 +103,22 @@ def test_each_shape_is_compiled_once_for_all_heads_and_epochs(graphs, tmp_path):
     assert len({str(bits(course.head)) for course in courses}) == 3
 
 
+def keeping(graphs: list[GraphModule]) -> Callable[..., Any]:
+    """A backend that runs graphs, those of gradients too, by torch's own kernels and keeps them."""
+
+    def keep(graph: GraphModule, _: object) -> Callable[..., Any]:
+        graphs.append(graph)
+        return make_boxed_func(graph.forward)
+
+    return aot_autograd(fw_compiler=keep, bw_compiler=keep)
+
+
 @pytest.mark.parametrize("text", [*PLAIN_HEADS, "aggregated:clusters=2,reduced=8,hidden=8"])
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_every_head_is_one_graph_with_the_same_vectors_scores_and_gradients(text, precision, monkeypatch):
-    """The graph as torch traces it, run by its own kernels: what is made of it takes long, and others test it."""
-    compile_ = torch.compile
-    monkeypatch.setattr(torch, "compile", lambda call, mode, **more: compile_(call, backend="aot_eager", **more))
+    """The graph as torch traces it: what is made of it takes long, and others test it."""
+    compile_, graphs = torch.compile, []
+    monkeypatch.setattr(torch, "compile", lambda call, mode, **more: compile_(call, backend=keeping(graphs), **more))
     plain, copy = (make_course(text, "ce", Path(), compiled=True).head.train() for _ in range(2))
     for dropout in [each for head in (plain, copy) for each in head.modules() if isinstance(each, nn.Dropout)]:
         dropout.p = 0.0
@@ -124,6 +140,15 @@ def test_every_head_is_one_graph_with_the_same_vectors_scores_and_gradients(text
         assert (one.grad is None) == (other.grad is None)
         if one.grad is not None and other.grad is not None:
             torch.testing.assert_close(other.grad / scale, one.grad / scale, rtol=rtol, atol=atol)
+    assert len(graphs) >= 3  # of scores and their gradients, and of vectors, with gradients where they are learnt
+    assert [get_first_incompatible_cudagraph_node(graph) for graph in graphs] == [None] * len(graphs)
+
+
+def test_what_a_cuda_graph_cannot_hold_is_noticed():
+    graphs: list[GraphModule] = []
+    with torch._dynamo.config.patch(capture_dynamic_output_shape_ops=True):
+        torch.compile(lambda rows: rows[rows > 0], backend=keeping(graphs))(torch.randn(4))
+    assert [get_first_incompatible_cudagraph_node(graph) for graph in graphs] != [None] * len(graphs)
 
 
 def test_compiled_dropout_keeps_the_share_it_is_to_keep():
