@@ -1,4 +1,4 @@
-"""Which device computes, and on how many cores."""
+"""Which device computes, on how many cores, and how numbers come to it."""
 
 import os
 from collections.abc import Callable

@@ -44,7 +44,8 @@ def plan(
     Example: longreel generate plan videos.csv --fill 8 --fill max
     """
     from ..balance.counts import count_training_clips, make_groups
-    from ..generate.plan import SECONDS_PER_CLIP, SOURCE, describe_plan, plan_fill, write_plans
+    from ..generate.plan import SECONDS_PER_CLIP, SOURCE, plan_fill
+    from ..generate.plan_files import describe_plan, write_plans
     from ..generate.sidecars import measure_seconds
     from ..manifest import read_manifest
 

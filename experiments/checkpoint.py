@@ -1,26 +1,38 @@
-"""The state of an interrupted training in one safetensors file: no pickle, whole or not at all."""
+"""Where a training stands, and its checkpoint: one safetensors file, no pickle, whole or not at all."""
 
 import json
+import math
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
-from torch import nn
+from torch import Tensor, nn
 
 from ..durable import write_bytes
 from ..errors import RunMismatch
 
-if TYPE_CHECKING:
-    from .training import Progress
-
-
 OWN = ("running_ap", "draws")  #: tensors of the progress that are one each.
 
 
-def save_checkpoint(path: Path, head: nn.Module, optimiser: torch.optim.Optimizer, progress: "Progress") -> None:
+@dataclass
+class Progress:
+    """Where a training stands; together with head and optimiser this is all of its state."""
+
+    epoch: int = 0  #: epochs done.
+    best_epoch: int = 0  #: counted from 1.
+    best_value: float = -math.inf
+    best: dict[str, Tensor] = field(default_factory=dict)
+    running_ap: Tensor = field(default_factory=lambda: torch.zeros(0))  #: ``(C,)`` of the epoch before.
+    memory: dict[str, Tensor] = field(default_factory=dict)  #: what the mixer keeps from batch to batch.
+    draws: Tensor = field(default_factory=torch.get_rng_state)  #: state of the generator, but for clips and frames.
+    history: list[dict] = field(default_factory=list)
+    seconds: float = 0.0  #: on the clock; an epoch's are divided among the trainings that shared its batches.
+
+
+def save_checkpoint(path: Path, head: nn.Module, optimiser: torch.optim.Optimizer, progress: Progress) -> None:
     """Write head, best head, optimiser state, and all of the progress."""
     tensors = {f"head.{name}": tensor for name, tensor in head.state_dict().items()}
     tensors |= {f"best.{name}": tensor for name, tensor in progress.best.items()}
@@ -32,7 +44,7 @@ def save_checkpoint(path: Path, head: nn.Module, optimiser: torch.optim.Optimize
     write_bytes(path, save(on_cpu(tensors), metadata={"progress": json.dumps(facts)}))
 
 
-def on_cpu(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def on_cpu(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Tensors brought back from a device, for a file; those of the CPU as they are."""
     return {name: tensor.cpu() for name, tensor in tensors.items()}
 
@@ -41,7 +53,7 @@ def load_checkpoint(
     path: Path,
     head: nn.Module,
     make_optimiser: Callable[[int], torch.optim.Optimizer],
-    progress: "Progress",
+    progress: Progress,
     device: torch.device,
 ) -> None:
     """Put everything back as ``save_checkpoint`` found it; ``make_optimiser`` is given the number of epochs done.
@@ -71,5 +83,5 @@ def load_checkpoint(
     progress.running_ap, progress.draws = tensors["running_ap"].to(device), tensors["draws"]
 
 
-def _under(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
+def _under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

@@ -17,6 +17,7 @@ from torch import Tensor
 from ..balance import Method, Parts
 from ..errors import LongreelError
 from ..heads import Standardised
+from .checkpoint import Progress
 from .clips import ClipSet
 from .compiling import compiling
 from .drawn import Drawn
@@ -24,7 +25,7 @@ from .metrics import evaluate_scores
 from .optimisation import SELECTIONS, FitSettings
 from .precision import average_precisions
 from .scoring import score_together
-from .training import Course, Progress, Training
+from .training import Course, Training
 
 Outcome = TypeVar("Outcome")
 

@@ -13,7 +13,7 @@ from ..durable import make_folder, owned, write_bytes, write_json
 from ..errors import LongreelError
 from ..provenance import describe_environment
 from .adjust import adjust_output
-from .checkpoint import on_cpu
+from .checkpoint import Progress, on_cpu
 from .clips import CPU
 from .epochs import open_epochs
 from .fit import fit_together, only, to_the_end
@@ -23,7 +23,7 @@ from .preparing import Data, Ready, choose, open_data, prepare, read_data
 from .runs import HEAD, claim, read_document, write_scores
 from .scoring import cut, score_clips
 from .settings import TrainSettings
-from .training import Course, Progress
+from .training import Course
 
 CHECKPOINT = "checkpoint.safetensors"
 

@@ -4,7 +4,7 @@ import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,28 +16,13 @@ from ..devices import send
 from ..errors import LongreelError
 from ..heads import Standardised
 from .arithmetic import products_in
-from .checkpoint import load_checkpoint, save_checkpoint
+from .checkpoint import Progress, load_checkpoint, save_checkpoint
 from .clips import ClipSet
 from .compiling import Compiled
 from .drawn import Drawn, OnMeans, averages
 from .epochs import forget_epochs, keep_epoch
 from .optimisation import FitSettings, rate_at
 from .stages import Leg, lay_out
-
-
-@dataclass
-class Progress:
-    """Where a training stands; together with head and optimiser this is all of its state."""
-
-    epoch: int = 0  #: epochs done.
-    best_epoch: int = 0  #: counted from 1.
-    best_value: float = -math.inf
-    best: dict[str, Tensor] = field(default_factory=dict)
-    running_ap: Tensor = field(default_factory=lambda: torch.zeros(0))  #: ``(C,)`` of the epoch before.
-    memory: dict[str, Tensor] = field(default_factory=dict)  #: what the mixer keeps from batch to batch.
-    draws: Tensor = field(default_factory=torch.get_rng_state)  #: state of the generator, but for clips and frames.
-    history: list[dict] = field(default_factory=list)
-    seconds: float = 0.0  #: on the clock; an epoch's are divided among the trainings that shared its batches.
 
 
 @dataclass(frozen=True)

@@ -2,11 +2,9 @@
 
 import math
 import re
-from typing import TYPE_CHECKING
 from xml.sax.saxutils import escape
 
-if TYPE_CHECKING:
-    from .plan import ClassPlan, Plan
+from .plan import ClassPlan, Plan
 
 WIDTH, HEIGHT = 960, 460
 LEFT, RIGHT, TOP, BOTTOM = 70, 20, 50, 130
@@ -17,7 +15,7 @@ LETTERS, LETTERS_OF_TIP = 22, 200
 NO_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
-def draw_plan(plan: "Plan") -> str:
+def draw_plan(plan: Plan) -> str:
     """The plan's classes, the richest first, as an SVG document; the same plan gives the same text."""
     classes = sorted(plan.classes, key=lambda each: (-each.real, each.label))
     top = _ceiling(max([each.total for each in classes], default=0))
@@ -61,7 +59,7 @@ def _axis(top: int) -> list[str]:
     return [*lines, f'<text x="16" y="{middle:g}" text-anchor="middle" {turned}>training clips</text>']
 
 
-def _bar(each: "ClassPlan", x: float, step: float, top: int) -> list[str]:
+def _bar(each: ClassPlan, x: float, step: float, top: int) -> list[str]:
     tip = f"{clean(each.label, LETTERS_OF_TIP)}: {each.real} real, {each.generated} generated"
     width, base = step if step < 3 else 0.85 * step, _height(0, top)
     x += (step - width) / 2

@@ -1,19 +1,13 @@
 """The plan: how many generated clips fill each class up, and what making them costs, before anything is made."""
 
-import csv
-import io
-import json
 import math
 from collections import Counter
 from collections.abc import Collection, Mapping
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass
 
-from ..durable import make_folder, write_bytes
 from ..errors import LongreelError
 from ..manifest import Manifest
 from .clips import MOST_CLIPS, make_clip_id
-from .figure import draw_plan
 
 #: of one clip, 65 frames of 480 x 832 by Wan 2.1 14B in 50 steps on an H100: Gen2Balance's GPU-hours / its clips.
 SECONDS_PER_CLIP = 393.7
@@ -132,51 +126,3 @@ def plan_fill(
     missing = count_missing(real, number)
     classes = [ClassPlan(label, real[label], missing[label], (groups or {}).get(label)) for label in real]
     return Plan(number, tuple(classes), seconds_per_clip, cost_per_hour)
-
-
-def describe_plan(plan: Plan) -> dict:
-    """The plan as a JSON document."""
-    rows = [asdict(each) | {"total": each.total} for each in plan.classes]
-    return {
-        "fill": plan.fill,
-        "real": plan.real,
-        "generated": plan.generated,
-        "total": plan.real + plan.generated,
-        "seconds_per_clip": plan.seconds_per_clip,
-        "gpu_hours": round(plan.gpu_hours, 3),
-        "cost": None if plan.cost is None else round(plan.cost, 2),
-        "classes": rows,
-    }
-
-
-def write_plans(folder: Path, plans: list[Plan], digest: str) -> None:
-    """Write ``plan.json``, ``plan.csv`` (a line for each class and filling number) and ``plan.svg`` (the largest).
-
-    Args:
-        folder: Made where it is not there; files of these names are replaced.
-        plans: Of one manifest.
-        digest: The manifest's.
-
-    Raises:
-        EnvironmentFault: When the folder cannot be written.
-    """
-    document = {"manifest": digest, "plans": [describe_plan(plan) for plan in plans]}
-    contents = {
-        "plan.json": json.dumps(document, indent=2, allow_nan=False) + "\n",
-        "plan.csv": _to_csv(plans),
-        "plan.svg": draw_plan(max(plans, key=lambda plan: plan.fill)),
-    }
-    make_folder(folder)
-    for name, content in contents.items():
-        write_bytes(folder / name, content.encode(errors="backslashreplace"))  # a group may be named anything
-
-
-def _to_csv(plans: list[Plan]) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
-    writer.writerow(["fill", "label", "group", "real", "generated", "total", "gpu_hours"])
-    for plan in plans:
-        for each in plan.classes:
-            hours = round(each.generated * plan.seconds_per_clip / 3600, 3)
-            writer.writerow([plan.fill, each.label, each.group or "", each.real, each.generated, each.total, hours])
-    return text.getvalue()

@@ -20,6 +20,7 @@ from longreel.balance import LOSSES, METHODS, Method, Stage
 from longreel.cli import app
 from longreel.devices import send
 from longreel.errors import LongreelError
+from longreel.experiments.checkpoint import Progress
 from longreel.experiments.clips import ClipSet, load_clips
 from longreel.experiments.drawn import Drawn
 from longreel.experiments.fit import fit_together
@@ -27,7 +28,7 @@ from longreel.experiments.optimisation import FitSettings
 from longreel.experiments.runs import read_scores
 from longreel.experiments.settings import TrainSettings
 from longreel.experiments.train import Member, Trained, train_run, train_together
-from longreel.experiments.training import Course, Progress, Training
+from longreel.experiments.training import Course, Training
 from longreel.heads import build_head
 from longreel.heads.dropout import Dropout
 from longreel.layouts import LAYOUTS, Layout

@@ -27,12 +27,13 @@ from longreel.balance import METHODS
 from longreel.cli import app
 from longreel.errors import EnvironmentFault, LongreelError, RunMismatch
 from longreel.experiments.arithmetic import PRECISIONS, products_in
+from longreel.experiments.checkpoint import Progress
 from longreel.experiments.compiling import Compiled, compiling
 from longreel.experiments.fit import fit_together
 from longreel.experiments.optimisation import FitSettings
 from longreel.experiments.settings import describe
 from longreel.experiments.train import train_run
-from longreel.experiments.training import Course, Progress
+from longreel.experiments.training import Course
 from longreel.heads import Nonlinear, build_head
 from longreel.heads.dropout import Dropout
 

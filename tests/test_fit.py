@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from longreel.balance import LOSSES, METHODS, SKELETON_MIXERS, Method, Stage
+from longreel.experiments.checkpoint import Progress
 from longreel.experiments.clips import ClipSet
-from longreel.experiments.fit import Progress, fit
+from longreel.experiments.fit import fit
 from longreel.experiments.metrics import evaluate_scores
 from longreel.experiments.optimisation import SELECTIONS, FitSettings
 from longreel.experiments.scoring import score_clips

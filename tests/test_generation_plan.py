@@ -21,7 +21,8 @@ from longreel.errors import LongreelError
 from longreel.experiments.manifests import make_protocol
 from longreel.generate.clips import Prompt, make_clip_id
 from longreel.generate.figure import draw_plan
-from longreel.generate.plan import ClassPlan, Plan, count_missing, count_real, describe_plan, plan_fill, read_fill
+from longreel.generate.plan import ClassPlan, Plan, count_missing, count_real, plan_fill, read_fill
+from longreel.generate.plan_files import describe_plan
 from longreel.manifest import Manifest, read_manifest
 
 app = typer.Typer(cls=Commands, pretty_exceptions_enable=False)

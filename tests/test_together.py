@@ -11,11 +11,12 @@ from test_fit import COUNTS, bits, make_clips
 
 from longreel.balance import METHODS
 from longreel.errors import LongreelError
+from longreel.experiments.checkpoint import Progress
 from longreel.experiments.clips import ClipSet
 from longreel.experiments.fit import fit_together
 from longreel.experiments.optimisation import FitSettings
 from longreel.experiments.train import Member, train_run, train_together
-from longreel.experiments.training import Course, Progress
+from longreel.experiments.training import Course
 from longreel.heads import build_head
 
 pytestmark = pytest.mark.usefixtures("one_thread")
