@@ -70,7 +70,16 @@ def _figures(row: dict, columns: Sequence[str]) -> list[str]:
 def _time(row: dict) -> str:
     """Seconds on the clock of a training."""
     seconds = row["training_seconds"]
-    return "-" if seconds is None else f"{seconds:.{1 if seconds < 100 else 0}f} s"
+    return "-" if seconds is None else _seconds(seconds)
+
+
+def _seconds(seconds: float) -> str:
+    return f"{seconds:.{1 if seconds < 100 else 0}f} s"
+
+
+def _time_of_all(document: dict) -> str:
+    seconds = document["training_seconds"]
+    return _seconds(seconds) if seconds < 3600 else f"{seconds / 3600:.3g} hours"
 
 
 def _filling(row: dict) -> list[str]:
@@ -109,7 +118,7 @@ def footnotes(document: dict) -> list[str]:
         f"Epoch: {', '.join(document['selection'])}. The split was opened {document['looks']} time(s) a run. "
         f"Budget: {document['budget']}.",
         "Mean ± standard deviation over seeds; time: mean on the clock of a training on one thread, as busy as the "
-        f"machine was, {document['training_seconds'] / 3600:.2g} hours in all.",
+        f"machine was, {_time_of_all(document)} in all.",
         *_of_differences(document),
     ]
     if any(row["published"] for row in document["rows"]):
