@@ -25,7 +25,7 @@ def send(values: "torch.Tensor", device: "torch.device") -> "torch.Tensor":
     """
     if device.type == "cuda" and values.device.type == "cpu":
         values = values.pin_memory()
-    return values.to(device, non_blocking=True)
+    return values.to(device, non_blocking=device.type != "cpu")
 
 
 def send_beside(

@@ -100,7 +100,8 @@ def valid_first(mask: Tensor) -> Tensor:
 @cache
 def joint_index(joints: tuple[int, ...], device: torch.device) -> Tensor:
     """Numbers of joints on a device, ``(N,)``; made once, as a list of numbers would be sent there at each use."""
-    return send(torch.tensor(joints), device)
+    with torch.inference_mode(False):  # whoever asks first: a tensor made in that mode is of no use for gradients
+        return send(torch.tensor(joints), device)
 
 
 def take_joints(values: Tensor, joints: tuple[int, ...]) -> Tensor:

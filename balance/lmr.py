@@ -66,9 +66,9 @@ class MixedReconstruction(AnyHead):
     def _remember(self, earlier: dict[str, Tensor], own: dict[str, Tensor]) -> dict[str, Tensor]:
         """The bank for the next batch, oldest clips first: this batch, and those before that are not too old.
 
-        Ages stay on the CPU, where they say how long the bank is without waiting for a device.
+        Ages are on the CPU, where they say how long the bank is without waiting for a device.
         """
-        age = torch.cat([earlier["age"].cpu() + 1, own["age"]])
+        age = torch.cat([earlier["age"].cpu() + 1, own["age"]])  # a checkpoint brings them to the device, once
         gone = int((age >= self.bank).sum())
         bank = {name: torch.cat([earlier[name], own[name]])[gone:] for name in ("clips", "counts")}
         return bank | {"age": age[gone:]}

@@ -26,6 +26,7 @@ def class_balanced_weights(counts: Tensor, beta: float | Tensor = 0.9999) -> Ten
         - output: ``(C,)`` in the dtype of the counts.
     """
     if not isinstance(beta, Tensor):
+        # made where the counts are, as one number would have to be sent there
         beta = torch.full_like(counts, beta, dtype=torch.float64)
     effective = -torch.expm1(counts.double() * beta.log()) / (1.0 - beta)  # 1 - beta^n loses its digits in float32
     weights = 1.0 / effective

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..devices import send
 from ..errors import unknown
 from ..store import FeatureStore
 from .ahead import results_of
@@ -56,5 +57,5 @@ def _moving(parts: Iterable[Tensor], there: Tensor) -> Iterator[Tensor]:
     end = 0
     for part in parts:
         begin, end = end, end + len(part)
-        there[begin:end] = part.to(there.device)
+        there[begin:end] = send(part, there.device)
         yield part

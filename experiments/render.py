@@ -74,12 +74,14 @@ def _time(row: dict) -> str:
 
 
 def _seconds(seconds: float) -> str:
+    """With a decimal below 100."""
     return f"{seconds:.{1 if seconds < 100 else 0}f} s"
 
 
 def _time_of_all(document: dict) -> str:
-    seconds = document["training_seconds"]
-    return _seconds(seconds) if seconds < 3600 else f"{seconds / 3600:.3g} hours"
+    """Seconds on the clock of all trainings; from an hour on, hours."""
+    hours = document["training_seconds"] / 3600
+    return _seconds(3600 * hours) if hours < 1 else f"{hours:.{1 if hours < 100 else 0}f} hours"
 
 
 def _filling(row: dict) -> list[str]:

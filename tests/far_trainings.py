@@ -16,7 +16,7 @@ from small_runs import contents, settings_of, stop_at
 from test_fit import ORDINARY
 from typer.testing import CliRunner
 
-from longreel.balance import LOSSES, METHODS, Method, Stage
+from longreel.balance import LOSSES, METHODS, Method, Stage, choose_method
 from longreel.cli import app
 from longreel.devices import send
 from longreel.errors import LongreelError
@@ -237,6 +237,18 @@ def test_no_step_of_a_head_waits_for_the_device(head, frames, far):
     assert step_there(head, METHODS["ce"], far, frames=frames) == []
 
 
+def test_nor_does_a_step_with_the_joints_of_two_bodies(far):
+    assert step_there("joint-mlp:frames=3", METHODS["brl"], far, bodies=2) == []
+
+
+@pytest.mark.parametrize("method", ["move", "ldam-drw", "eql", "brl"])
+def test_no_step_of_a_released_form_waits_for_the_device(method, far):
+    heads = {"move": "aggregated:clusters=3,reduced=4,heads=6,hidden=8", "brl": "joint-mlp:frames=3"}
+    released = choose_method(method, [40, 20, 10, 5], released=True)
+    assert released != choose_method(method, [40, 20, 10, 5])
+    assert step_there(heads.get(method, "linear"), released, far) == []
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_no_step_of_a_method_waits_for_the_device(method, far):
     head = "linear" if method in ORDINARY else "joint-mlp:frames=3"
@@ -266,6 +278,7 @@ def test_what_an_epoch_waits_for_does_not_grow_with_its_steps(method, place, far
 
 def test_what_waits_is_noticed(far):
     assert step_there("gcn-lite:frames=3", METHODS["ce"], far, bodies=2)  # picks the bodies that exist
+    assert step_there("linear", choose_method("framestack", [40, 20, 10, 5], released=True), far)  # asks what it knows
     numbers = torch.ones(3)
     for wait in (lambda: numbers.to(far), lambda: torch.tensor([1.0, 2.0], device=far), lambda: numbers.to(far)[[0]]):
         waits.clear()

@@ -121,7 +121,7 @@ def compute(operation, args: tuple, kwargs: dict) -> Any:
     names = [argument.name for argument in operation._schema.arguments]
     wanted = (dict(zip(names, args, strict=False)) | kwargs).get("device")  # of what makes or moves tensors
     if operation is aten.copy_.default and isinstance(args[0], Far) and strangers and True not in args[2:]:
-        waits.append("aten::copy_, not in passing")
+        waits.append("aten::copy_, blocking")
     plain_args, plain_kwargs = tree_map(_unwrap, (args, kwargs))
     found = operation(*plain_args, **plain_kwargs)
     if operation is aten.copy_.default and not isinstance(args[0], Far):
@@ -142,7 +142,16 @@ def _unwrap(value: Any) -> Any:
 def _keep_identity(args: tuple, found: Any) -> Any:
     """What was computed, there; a tensor that was changed in place is the one that was given."""
     mine = {id(each.inner): each for each in tree_flatten(args)[0] if isinstance(each, Far)}
-    return tree_map(lambda each: mine.get(id(each), Far(each)) if isinstance(each, torch.Tensor) else each, found)
+
+    def keep(each: Any) -> Any:
+        if not isinstance(each, torch.Tensor):
+            return each
+        if id(each) not in mine:
+            return Far(each)
+        mine[id(each)].made = current_stream().step()
+        return mine[id(each)]
+
+    return tree_map(keep, found)
 
 
 class _Module:
@@ -176,8 +185,10 @@ class _Module:
     @contextmanager
     def stream(stream: Stream) -> Iterator[None]:
         before, here.stream = current_stream(), stream
-        yield
-        here.stream = before
+        try:
+            yield
+        finally:
+            here.stream = before
 
     def mem_get_info(self, device: object) -> tuple[int, int]:
         return 2**30, 2**30
@@ -201,7 +212,7 @@ def open_far() -> torch.device:
 def _copy_from(source: torch.Tensor, goal: torch.Tensor, non_blocking: bool = False) -> torch.Tensor:
     """How numbers of a list come there."""
     if not non_blocking:
-        waits.append("aten::_copy_from, not in passing")
+        waits.append("aten::_copy_from, blocking")
     _unwrap(goal).copy_(_unwrap(source))
     return goal
 

@@ -10,7 +10,9 @@ import torch
 from typer.testing import CliRunner
 
 from longreel.cli import app
+from longreel.devices import send
 from longreel.errors import EnvironmentFault
+from longreel.experiments.arithmetic import usual_precision
 
 
 def test_trainings_on_a_second_device_pass_their_tests():
@@ -18,7 +20,40 @@ def test_trainings_on_a_second_device_pass_their_tests():
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "far_trainings.py"]
     done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stdout[-5000:]
-    assert int(done.stdout.split(" passed")[0].split()[-1]) > 80
+    assert int(done.stdout.split(" passed")[0].split()[-1]) > 120
+
+
+def test_numbers_are_sent_to_a_gpu_from_pinned_memory_and_not_waited_for():
+    """What PyTorch is asked, as there is no GPU to look at."""
+
+    class Numbers:
+        device, asked = torch.device("cpu"), []
+
+        def pin_memory(self) -> "Numbers":
+            self.asked.append("pinned")
+            return self
+
+        def to(self, device: torch.device, non_blocking: bool) -> None:
+            self.asked.append((device.type, non_blocking))
+
+    send(Numbers(), torch.device("cuda"))  # pyright: ignore[reportArgumentType]
+    assert Numbers.asked == ["pinned", ("cuda", True)]
+
+
+def test_what_comes_back_to_the_cpu_is_waited_for():
+    numbers = torch.ones(2)
+    assert send(numbers, torch.device("cpu")) is numbers
+    asked = []
+    numbers.to = lambda device, non_blocking: asked.append(non_blocking)  # pyright: ignore[reportAttributeAccessIssue]
+    send(numbers, torch.device("cpu"))
+    assert asked == [False]
+
+
+@pytest.mark.parametrize("made_for_it", [True, False])
+def test_a_gpu_made_for_it_computes_in_bfloat16_unless_told(made_for_it, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: made_for_it)
+    assert usual_precision(torch.device("cuda")) == ("bfloat16" if made_for_it else "float32")
+    assert usual_precision(torch.device("cpu")) == "float32"
 
 
 def test_a_gpu_that_is_not_there_is_said_in_one_line(made, tmp_path):

@@ -4,6 +4,8 @@ import math
 from pathlib import Path
 
 import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from longreel.balance import choose_method
 from longreel.errors import LongreelError
@@ -11,6 +13,29 @@ from longreel.experiments.optimisation import FitSettings, rate_at
 from longreel.experiments.settings import make_settings
 
 STORE, MANIFEST = Path("a.store"), Path("a.csv")
+
+
+class Operations(TorchDispatchMode):
+    """What PyTorch is asked to compute."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+        self.names.append(operation._schema.name)
+        return operation(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(("optimiser", "operation"), [("adamw", "aten::_fused_adamw_"), ("adam", "aten::_fused_adam_")])
+def test_a_step_of_all_weights_is_one_operation(optimiser, operation):
+    weights = [torch.ones(3, requires_grad=True) for _ in range(4)]
+    made = FitSettings(optimiser=optimiser).make_optimiser(weights)
+    torch.stack(weights).sum().backward()
+    with Operations() as asked:
+        made.step()
+    assert asked.names.count(operation) == 1
+    assert len([name for name in asked.names if "add" in name or "mul" in name or "sqrt" in name]) <= 1  # counts steps
 
 
 @pytest.mark.parametrize("epoch", [0.0, 2.5, 9.9])

@@ -75,8 +75,8 @@ def test_a_difference_that_rounds_to_zero_has_no_minus_and_others_have_a_true_on
 def test_the_time_of_a_training_stands_in_its_row_and_that_of_all_below(table):
     shown = as_markdown(table)
     assert "| plain | 3 | 0.500 ± 0.125 | 0.500 ± 0.125 | 7.2 s |" in shown
-    assert "2 hours in all" in shown
-    for seconds, text in ((0.14, "0.1 s"), (3599, "3599 s"), (3600 * 107.4, "107 hours")):
+    assert "2.0 hours in all" in shown
+    for seconds, text in ((0.14, "0.1 s"), (3599, "3599 s"), (3600 * 1204.4, "1204 hours")):
         assert f"machine was, {text} in all." in as_markdown(table | {"training_seconds": seconds})
     unknown = table | {"rows": [row | {"training_seconds": None} for row in table["rows"]]}
     assert "| plain | 3 | 0.500 ± 0.125 | 0.500 ± 0.125 | - |" in as_markdown(unknown)

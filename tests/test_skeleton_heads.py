@@ -1,5 +1,6 @@
 """Heads of skeletons: what every head promises, and what training draws."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -54,6 +55,17 @@ def test_a_clip_is_scored_alike_alone_and_padded_beside_others(case, stream):
     assert together.shape == (4, 5)
     assert together.isfinite().all()
     assert together.std(dim=0).min() > 0 or "motion" in stream
+
+
+def test_gradients_reach_the_rows_when_the_layout_was_first_used_for_inference():
+    layout = replace(KINECT, parents=(*KINECT.parents[:-1], 0))  # one that no other test has used
+    head, rows = make("gcn-lite", layout, 1, stream="bone").eval(), make_rows(layout, 1)
+    with torch.inference_mode():
+        head(rows)
+    rows.requires_grad_()
+    head(rows).sum().backward()
+    assert rows.grad is not None
+    assert rows.grad.abs().max() > 0
 
 
 @pytest.mark.parametrize("case", CASES, ids=IDS)
