@@ -1,7 +1,8 @@
 """Which device computes, on how many cores, and how numbers come to it."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,24 @@ DEVICES = ("auto", "cpu", "cuda")
 def cores() -> int:
     """The cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@contextmanager
+def naming_full_memory(device: "torch.device") -> Iterator[None]:
+    """Where a device computes.
+
+    Raises:
+        EnvironmentFault: When its memory is full.
+    """
+    import torch
+
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise EnvironmentFault(
+            f"{device}: the device's memory is full. Take --features memory, smaller batches, or fewer at a time "
+            f"(sweep --pack)."
+        ) from None
 
 
 def send(values: "torch.Tensor", device: "torch.device") -> "torch.Tensor":
@@ -83,3 +102,15 @@ def choose_device(name: str) -> "torch.device":
     if name == "cuda" and not found:
         raise EnvironmentFault("--device cuda: torch finds no GPU. Use --device cpu, or a torch built for your GPU.")
     return torch.device("cuda" if found and name != "cpu" else "cpu")
+
+
+def keep_convolutions_exact(device: "torch.device") -> None:
+    """In this process a GPU's convolutions keep all digits of their precision, and are the same in each run.
+
+    By itself torch rounds what goes into them to 10 bits, and takes what is fastest at the time.
+    """
+    import torch
+
+    if device.type == "cuda":
+        torch.backends.cudnn.allow_tf32 = False
+        torch.backends.cudnn.deterministic = True

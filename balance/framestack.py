@@ -79,7 +79,7 @@ class FrameStack(AnyHead):
         if self.by == "constant":
             return torch.full((len(partner),), 0.5, device=partner.device)
         if self.released and self.by == "ap":
-            figures = targets @ known.running_ap / targets.shape[1]
+            figures = (targets * known.running_ap).mean(dim=1)
         else:
             figures = mean_over_labels(known.running_ap if self.by == "ap" else known.counts, targets)
         own, other = figures[: len(partner)], figures[partner]

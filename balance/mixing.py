@@ -84,8 +84,11 @@ class NoMixing(AnyHead):
 
 
 def mean_over_labels(values: Tensor, targets: Tensor) -> Tensor:
-    """Mean of a figure of each class ``(C,)`` over the labels of each clip ``(B, C)`` -> ``(B,)``."""
-    return targets @ values / targets.sum(dim=1)
+    """Mean of a figure of each class ``(C,)`` over the labels of each clip ``(B, C)`` -> ``(B,)``.
+
+    Written out, as a product of matrices would be rounded where training is in half precision.
+    """
+    return (targets * values).sum(dim=1) / targets.sum(dim=1)
 
 
 def draw_beta(alpha: float, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:

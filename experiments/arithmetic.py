@@ -14,6 +14,6 @@ def usual_precision(device: torch.device) -> str:
 
 
 def products_in(precision: str, device: torch.device) -> AbstractContextManager[object]:
-    """What a forward pass runs under; weights, sums, normalisations and losses stay in float32."""
+    """What a forward pass runs under; weights and their updates, vectors of clips and losses stay in float32."""
     dtype = PRECISIONS[precision]
     return nullcontext() if dtype is torch.float32 else torch.autocast(device.type, dtype=dtype)

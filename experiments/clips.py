@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Collection, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -42,6 +43,16 @@ class ClipSet:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    @cached_property
+    def lengths(self) -> Tensor:
+        """Rows of each clip, ``(clips,)``."""
+        return self.offsets[1:] - self.offsets[:-1]
+
+    @cached_property
+    def targets_there(self) -> Tensor:
+        """The targets on the device, the same tensor for all who ask."""
+        return self.targets.to(self.device)
 
     @property
     def place(self) -> str:
@@ -86,7 +97,7 @@ class ClipSet:
         Returns:
             Features ``(B, T, D)`` float32 and mask ``(B, T)`` bool, true where a row exists.
         """
-        first, lengths = self.offsets[clips], (self.offsets[1:] - self.offsets[:-1])[clips]
+        first, lengths = self.offsets[clips], self.lengths[clips]
         if frames is None:
             places = torch.arange(max(int(lengths.max()), self.least)).expand(len(clips), -1)
             mask = places < lengths[:, None]
@@ -135,7 +146,7 @@ class ClipSet:
 
     def in_one_shape(self) -> "ClipSet":
         """The same clips, where batches of whole clips are all padded to the longest clip of the set."""
-        return replace(self, least=int((self.offsets[1:] - self.offsets[:-1]).max()))
+        return replace(self, least=int(self.lengths.max()))
 
     def with_failed(self, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Scores and targets of the whole split: clips without features come last and are scored lowest.
@@ -171,7 +182,7 @@ class ClipSet:
     def _rows_of(self, clips: Tensor) -> Tensor:
         chosen = torch.zeros(len(self), dtype=torch.bool)
         chosen[clips] = True
-        return chosen.repeat_interleave(self.offsets[1:] - self.offsets[:-1])
+        return chosen.repeat_interleave(self.lengths)
 
 
 def load_clips(

@@ -15,13 +15,13 @@ import torch
 from torch import Tensor
 
 from ..balance import Method, Parts
+from ..devices import naming_full_memory
 from ..errors import LongreelError
 from ..heads import Standardised
 from .checkpoint import Progress
 from .clips import ClipSet
 from .compiling import compiling
 from .drawn import Drawn
-from .metrics import evaluate_scores
 from .optimisation import SELECTIONS, FitSettings
 from .precision import average_precisions
 from .scoring import score_together
@@ -97,8 +97,12 @@ def fit_together(
     Returns:
         For each training its history and which epoch was chosen; what went wrong, where loss, weights or scores were
         no longer finite; or nothing, where it was stopped.
+
+    Raises:
+        EnvironmentFault: When a GPU's memory is full.
     """
-    with torch.random.fork_rng(devices=[]), compiling(any(course.settings.compiled for course in courses)):
+    compiled = any(course.settings.compiled for course in courses)
+    with torch.random.fork_rng(devices=[]), compiling(compiled), naming_full_memory(train.device):
         trainings = [Training(course, number, counts, train) for number, course in enumerate(courses)]
         going = [training for training in trainings if not training.done]
         while going:
@@ -191,7 +195,7 @@ def epoch_generator(seed: int, epoch: int) -> torch.Generator:
 
 def _running_ap(scores: Tensor, targets: Tensor) -> Tensor:
     """``(C,)`` average precision of an epoch's predictions; 0 for a class that did not come up."""
-    found = average_precisions(scores.numpy(), targets.numpy() > 0)[0]
+    found = average_precisions(scores.numpy(), targets.numpy() > 0, threads=torch.get_num_threads())[0]
     return torch.from_numpy(found).nan_to_num(0.0).float()
 
 
@@ -209,6 +213,6 @@ def _validate(group: list[Training], val: ClipSet | None, rows: dict[int, dict])
         with _noting(training):
             training.check_finite(torch.from_numpy(scores))
             select = training.settings.select
-            value = SELECTIONS[select](evaluate_scores(*val.with_failed(scores)))
+            value = SELECTIONS[select](*val.with_failed(scores))
             rows[training.number][f"val_{select}"] = value
             training.choose(value)

@@ -77,6 +77,21 @@ def hits_at(scores: ArrayLike, targets: ArrayLike, k: int) -> Floats:
     return hits
 
 
+def mean_average_precision(scores: ArrayLike, targets: ArrayLike, threads: int = 1) -> float:
+    """``overall.map`` of :func:`evaluate_scores` by itself, in half the time.
+
+    Args:
+        scores: ``(N, C)``.
+        targets: ``(N, C)`` bool.
+        threads: That compute; no bit depends on it.
+
+    Raises:
+        ValueError: As in :func:`evaluate_scores`.
+    """
+    found = average_precisions(scores, targets, threads=threads)  # (1, C)
+    return float(_mean_where(found, ~np.isnan(found))[0])
+
+
 def evaluate_scores(
     scores: ArrayLike,
     targets: ArrayLike,

@@ -5,17 +5,19 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ..errors import LongreelError, unknown
 from .arithmetic import PRECISIONS
-from .metrics import Evaluation
+from .metrics import evaluate_scores, mean_average_precision
+from .precision import Bools
 
-#: what the epoch is selected by -> how it is read from the evaluation on val; higher is better.
-SELECTIONS: dict[str, Callable[[Evaluation], float]] = {
-    "map": lambda evaluation: evaluation.overall.map,
-    "class-average": lambda evaluation: evaluation.overall.class_average,
-    "acc1": lambda evaluation: evaluation.overall.acc1,
+#: what the epoch is selected by -> how it comes from scores on val ``(N, C)`` and targets; higher is better.
+SELECTIONS: dict[str, Callable[[NDArray, Bools], float]] = {
+    "map": lambda scores, targets: mean_average_precision(scores, targets, torch.get_num_threads()),
+    "class-average": lambda scores, targets: evaluate_scores(scores, targets).overall.class_average,
+    "acc1": lambda scores, targets: evaluate_scores(scores, targets).overall.acc1,
 }
 
 MOST = 2**31  #: clips, frames and epochs stay below it.
@@ -41,7 +43,7 @@ class FitSettings:
     select: str = "map"
     validate_every: int = 1  #: epochs from one look at val to the next; behind the last one there always is one.
     seed: int = 0
-    checkpoint_seconds: float = 10.0  #: an interrupted training repeats at most about this much.
+    checkpoint_seconds: float = 10.0  #: an interrupted training repeats about this much, or 20 times what saving took.
 
     def __post_init__(self) -> None:
         wrong = {

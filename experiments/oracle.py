@@ -12,7 +12,6 @@ from .adjust import adjust_output
 from .clips import load_clips
 from .epochs import EPOCHS, kept_epochs
 from .evaluate import log_look, open_same_store, read_same_manifest
-from .metrics import evaluate_scores
 from .optimisation import SELECTIONS
 from .runs import load_head, read_config, read_document
 from .scoring import score_clips
@@ -77,5 +76,5 @@ def _score_epochs(
         head = load_head(path, config)
         adjust_output(head, config["method"]["adjustment"], counts)
         scores = score_clips(head, clips, config["fit"]["test_frames"])
-        figures[epoch] = SELECTIONS[config["fit"]["select"]](evaluate_scores(*clips.with_failed(scores)))
+        figures[epoch] = SELECTIONS[config["fit"]["select"]](*clips.with_failed(scores))
     return figures

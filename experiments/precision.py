@@ -4,7 +4,7 @@ Axis letters: N clips, C classes, W rows of weights.
 """
 
 import math
-from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -40,7 +40,9 @@ def average_precision(scores: ArrayLike, positives: ArrayLike, weights: ArrayLik
     return float(average_precisions(column[:, None], truth[..., None], table)[0, 0])
 
 
-def average_precisions(scores: ArrayLike, targets: ArrayLike, weights: ArrayLike | None = None) -> Floats:
+def average_precisions(
+    scores: ArrayLike, targets: ArrayLike, weights: ArrayLike | None = None, threads: int = 1
+) -> Floats:
     """:func:`average_precision` of every class under every row of weights, ``(W, C)``.
 
     Only the scores of positives are thresholds that count. Without weights a class costs one sort; with them one
@@ -52,23 +54,25 @@ def average_precisions(scores: ArrayLike, targets: ArrayLike, weights: ArrayLike
         scores: ``(N, C)``.
         targets: ``(N, C)`` bool.
         weights: ``(W, N)``, finite, not negative; ``None`` is one row of ones.
+        threads: That compute, some classes at a time; no bit depends on it.
 
     Raises:
         ValueError: As in :func:`average_precision`.
     """
     values, truth = checked(scores, targets)
-    columns = _columns(values, truth)
-    if weights is None:
-        return np.array([[_plain_precision(*column) for column in columns]])
-    table = checked_weights(weights, len(values))
-    return np.stack([_class_precision(*column, table) for column in columns], axis=1)
+    table = None if weights is None else checked_weights(weights, len(values))
 
-
-def _columns(scores: NDArray, targets: Bools) -> Iterator[tuple[NDArray, Bools]]:
-    """Scores and positives of one class after another, ``(N,)`` each, transposed in blocks: columns lie far apart."""
-    for start in range(0, scores.shape[1], _COLUMNS_AT_ONCE):
+    def compute(start: int) -> list[Floats]:
+        """``(W,)`` for each class of a block, transposed as a whole: columns lie far apart."""
         block = slice(start, start + _COLUMNS_AT_ONCE)
-        yield from zip(scores[:, block].T.copy(), targets[:, block].T.copy(), strict=True)
+        columns = zip(values[:, block].T.copy(), truth[:, block].T.copy(), strict=True)
+        if table is None:
+            return [np.array([_plain_precision(*column)]) for column in columns]
+        return [_class_precision(*column, table) for column in columns]
+
+    with ThreadPoolExecutor(threads) as pool:
+        blocks = pool.map(compute, range(0, values.shape[1], _COLUMNS_AT_ONCE))
+        return np.stack([of_class for block in blocks for of_class in block], axis=1)
 
 
 def _plain_precision(scores: NDArray, positives: Bools) -> float:

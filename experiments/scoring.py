@@ -44,5 +44,5 @@ def cut(clips: ClipSet, frames: int | None, count: int | None = None) -> tuple[T
 
     They are numbered from 0 up to ``count``, or to all there are.
     """
-    longest = frames or int((clips.offsets[1:] - clips.offsets[:-1]).max())
+    longest = frames or int(clips.lengths.max())
     return torch.arange(len(clips) if count is None else count).split(max(1, min(SCORE_CLIPS, SCORE_ROWS // longest)))

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import save
 
+from ..devices import keep_convolutions_exact
 from ..durable import make_folder, owned, write_bytes, write_json
 from ..errors import LongreelError
 from ..provenance import describe_environment
@@ -17,7 +18,6 @@ from .checkpoint import Progress, on_cpu
 from .clips import CPU
 from .epochs import open_epochs
 from .fit import fit_together, only, to_the_end
-from .metrics import evaluate_scores
 from .optimisation import SELECTIONS
 from .preparing import Data, Ready, choose, open_data, prepare, read_data
 from .runs import HEAD, claim, read_document, write_scores
@@ -100,6 +100,7 @@ def train_together(
     Raises:
         RunMismatch, InUse, StoreMismatch: As ``train_run``, for any member.
     """
+    keep_convolutions_exact(device)
     outcomes: list[Trained | LongreelError | None] = [None] * len(members)
     given, chosen = open_data(members[0].settings), {}
     for number, member in enumerate(members):
@@ -181,7 +182,7 @@ def _finish(member: Member, ready: Ready, data: Data, progress: Progress) -> Non
     value = None
     if val is not None:
         scores, targets = val.with_failed(score_clips(ready.head, val, fit.test_frames))
-        value = SELECTIONS[fit.select](evaluate_scores(scores, targets))
+        value = SELECTIONS[fit.select](scores, targets)
         write_scores(folder / "scores-val.safetensors", scores, val.all_ids)
     write_json(folder / "history.json", progress.history)
     environment = describe_environment("torch", "numpy", "safetensors", "h5py")

@@ -24,6 +24,8 @@ from .epochs import forget_epochs, keep_epoch
 from .optimisation import FitSettings, rate_at
 from .stages import Leg, lay_out
 
+SAVING = 20  #: times what writing a checkpoint took pass before the next.
+
 
 @dataclass(frozen=True)
 class Course:
@@ -44,7 +46,8 @@ class Training:
         self.head, self.settings = course.head, course.settings
         self.checkpoint, self.epochs, self.number, self.device = course.checkpoint, course.epochs, number, train.device
         self.counts, self.trusted = counts.to(self.device), course.trusted or Trusted(train.targets)
-        self.targets = self.trusted.targets.to(self.device)
+        as_labelled = self.trusted.targets is train.targets
+        self.targets = train.targets_there if as_labelled else self.trusted.targets.to(self.device)
         self.weights = None if self.trusted.weights is None else self.trusted.weights.to(self.device)
         self.legs = lay_out(course.method, self.settings.epochs)
         self.compiled = Compiled(self.head) if self.settings.compiled else None
@@ -55,7 +58,7 @@ class Training:
         self.optimiser = self._resume(0)
         if self.checkpoint.exists():
             load_checkpoint(self.checkpoint, self.head, self._resume, self.progress, self.device)
-        self._saved = time.monotonic()
+        self._saved, self._saving = time.monotonic(), 0.0
 
     @property
     def done(self) -> bool:
@@ -99,6 +102,7 @@ class Training:
             progress.memory.clear()
             if self.epochs is not None:
                 forget_epochs(self.epochs)
+            self.head.zero_grad(set_to_none=True)  # also what this stage leaves alone
             self.optimiser = self.settings.make_optimiser(_choose_parameters(self.head, leg.stage))
         self.head.train(not leg.stage.output_only)
         return build_stage(leg.stage)
@@ -165,9 +169,12 @@ class Training:
             progress.best = {name: tensor.clone() for name, tensor in self.head.state_dict().items()}
 
     def save(self) -> None:
-        if not self.stopped and time.monotonic() - self._saved >= self.settings.checkpoint_seconds:
+        """Write a checkpoint when the last is old enough; large ones take a twentieth of the time at most."""
+        began, pause = time.monotonic(), self.settings.checkpoint_seconds
+        if not self.stopped and began - self._saved >= (max(pause, SAVING * self._saving) if pause else 0):
             save_checkpoint(self.checkpoint, self.head, self.optimiser, self.progress)
             self._saved = time.monotonic()
+            self._saving = self._saved - began
 
     def end(self) -> Progress | LongreelError | None:
         """What became of it."""

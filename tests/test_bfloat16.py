@@ -9,7 +9,7 @@ from longreel.balance.methods import Stage
 from longreel.experiments.arithmetic import products_in
 from longreel.heads import HEADS, build_head
 
-MIXERS = ["none", "mixup", "mixup:at=clips", "framestack", "move", "lmr"]
+MIXERS = ["none", "mixup", "mixup:at=clips", "framestack", "framestack:released=true", "move", "lmr"]
 TRAINED = [name for name in HEADS if name != "knn"]
 COUNTS = torch.tensor([90.0, 70.0, 50.0, 30.0, 10.0])
 
@@ -24,7 +24,7 @@ def losses_of(head: str, mixer: str, precision: str) -> tuple[Tensor, dict[str, 
     parts = build_stage(Stage("bce", mixer=mixer))
     targets = torch.eye(5)[torch.arange(16) % 5]
     batch = Batch(3 + 2 * torch.randn(16, 7, 8), torch.ones(16, 7, dtype=torch.bool), targets)
-    known = Known(COUNTS, torch.zeros(5), torch.Generator().manual_seed(1), {})
+    known = Known(COUNTS, torch.linspace(0.1, 0.9, 5), torch.Generator().manual_seed(1), {})
     losses = []
     for _ in range(2):
         made.zero_grad()

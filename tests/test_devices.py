@@ -10,7 +10,7 @@ import torch
 from typer.testing import CliRunner
 
 from longreel.cli import app
-from longreel.devices import send
+from longreel.devices import keep_convolutions_exact, send
 from longreel.errors import EnvironmentFault
 from longreel.experiments.arithmetic import usual_precision
 
@@ -47,6 +47,26 @@ def test_what_comes_back_to_the_cpu_is_waited_for():
     numbers.to = lambda device, non_blocking: asked.append(non_blocking)  # pyright: ignore[reportAttributeAccessIssue]
     send(numbers, torch.device("cpu"))
     assert asked == [False]
+
+
+@pytest.mark.parametrize(("device", "exact"), [("cuda", True), ("cpu", False)])
+def test_convolutions_of_a_gpu_are_exact_and_the_same_in_each_run(device, exact, monkeypatch):
+    cudnn = torch.backends.cudnn
+    monkeypatch.setattr(cudnn, "allow_tf32", True)
+    monkeypatch.setattr(cudnn, "deterministic", False)
+    keep_convolutions_exact(torch.device(device))
+    assert (cudnn.allow_tf32, cudnn.deterministic) == (not exact, exact)
+
+
+def test_a_full_memory_of_a_gpu_is_said_in_one_line(made, tmp_path, monkeypatch):
+    def fill(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
+
+    monkeypatch.setattr("longreel.experiments.training.Training.step", fill)
+    words = ["train", made.store, made.manifest, "--out", tmp_path / "run"]
+    done = CliRunner().invoke(app, [*map(str, words)])
+    assert done.exit_code == 5
+    assert "the device's memory is full. Take --features memory, smaller batches" in " ".join(done.stderr.split())
 
 
 @pytest.mark.parametrize("made_for_it", [True, False])

@@ -170,7 +170,7 @@ def train_with_scripted_val(
 ) -> tuple[Progress, Standardised, list[dict[str, bytes]]]:
     """Progress, head, and the weights behind each epoch, when val is found to be these values in turn."""
     found = iter(values)
-    monkeypatch.setitem(SELECTIONS, "map", lambda evaluation: next(found))
+    monkeypatch.setitem(SELECTIONS, "map", lambda scores, targets: next(found))
     head, weights = make_head(), []
     progress = run_fit(head, folder, val=val, epochs=len(values), on_epoch=lambda row: weights.append(bits(head)))
     return progress, head, weights
@@ -216,7 +216,7 @@ def test_the_history_has_the_selected_figure_of_val(select, tmp_path):
 
 def test_val_is_looked_at_every_few_epochs_and_behind_the_last(tmp_path, monkeypatch):
     found = iter([0.5, 0.9, 0.1])
-    monkeypatch.setitem(SELECTIONS, "map", lambda evaluation: next(found))
+    monkeypatch.setitem(SELECTIONS, "map", lambda scores, targets: next(found))
     progress = run_fit(make_head(), tmp_path, val=make_clips(2), epochs=8, validate_every=3)
     assert [row["epoch"] for row in progress.history if "val_map" in row] == [3, 6, 8]
     assert (progress.best_epoch, progress.best_value) == (6, 0.9)

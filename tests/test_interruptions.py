@@ -14,6 +14,7 @@ from types import SimpleNamespace
 import pytest
 from safetensors import safe_open
 from small_runs import FILES, RESULTS, contents, settings_of, stop_at
+from test_fit import make_head, run_fit
 
 from longreel.errors import InUse, RunMismatch
 from longreel.experiments.train import train_run
@@ -173,3 +174,21 @@ def test_a_folder_in_which_another_process_trains_is_refused_until_that_ends(mad
     assert trainer.end() == -signal.SIGKILL
     with pytest.raises(RunMismatch, match="holds another run"):  # the lock went with its holder
         train_run(tmp_path / "run", settings_of(made))
+
+
+@pytest.mark.parametrize(("saving", "saved"), [(0.0, [2, 4, 6, 8, 10]), (0.25, [2, 7])])
+def test_checkpoints_that_take_long_are_written_less_often(saving, saved, tmp_path, monkeypatch):
+    """Two seconds apart, epochs of one second; the clock is the test's."""
+    clock, epochs = [0.0], []
+    monkeypatch.setattr("longreel.experiments.training.time.monotonic", lambda: clock[0])
+
+    def save(*_: object) -> None:
+        epochs.append(round(clock[0]))
+        clock[0] += saving
+
+    def pass_a_second(row: dict) -> None:
+        clock[0] = row["epoch"] + saving * len(epochs)
+
+    monkeypatch.setattr("longreel.experiments.training.save_checkpoint", save)
+    run_fit(make_head(), tmp_path, epochs=11, checkpoint_seconds=2, on_epoch=pass_a_second)
+    assert epochs == saved

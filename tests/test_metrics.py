@@ -15,6 +15,7 @@ from longreel.experiments.metrics import (
     evaluate_draws,
     evaluate_scores,
     hits_at,
+    mean_average_precision,
 )
 from longreel.experiments.precision import average_precision
 
@@ -109,6 +110,14 @@ def test_an_evaluation_by_hand():
     none = found.groups["none"]
     assert all(math.isnan(value) for value in (none.acc1, none.acc5, none.class_average, none.map))
     assert (none.classes, none.clips, none.empty_classes) == (1, 0, 1)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_mean_average_precision_by_itself_is_that_of_an_evaluation(seed):
+    scores, targets = tied_case(seed)
+    targets[:, 0] = False  # a class without clips
+    assert mean_average_precision(scores, targets, threads=2) == evaluate_scores(scores, targets).overall.map
+    assert math.isnan(mean_average_precision(scores, np.zeros_like(targets)))
 
 
 def test_class_accuracy_of_single_labels_is_recall():

@@ -67,6 +67,19 @@ def test_weighted_average_precision_equals_scikit_learn_even_with_clips_of_weigh
         assert average_precision(scores[:, c], targets[:, c], weights) == pytest.approx(theirs, abs=1e-12)
 
 
+@pytest.mark.parametrize("threads", [2, 5])
+@pytest.mark.parametrize("rows", [None, 3])
+def test_threads_change_no_bit(threads, rows):
+    generator = np.random.default_rng(0)
+    scores, targets = generator.integers(9, size=(50, 300)) / 4, generator.random((50, 300)) < 0.05
+    weights = None if rows is None else generator.integers(3, size=(rows, 50))
+    alone = average_precisions(scores, targets, weights)
+    assert alone.shape == (rows or 1, 300)
+    np.testing.assert_array_equal(average_precisions(scores, targets, weights, threads), alone)
+    each = [average_precision(scores[:, c], targets[:, c]) for c in range(300)]
+    np.testing.assert_array_equal(average_precisions(scores, targets, threads=threads)[0], each)
+
+
 def test_average_precision_by_hand():
     # Positives enter at ranks 1 and 4 of 5: precision 1/1, then 2/4.
     assert average_precision([9, 7, 6, 5, 1], [True, False, False, True, False]) == pytest.approx((1 + 2 / 4) / 2)

@@ -10,8 +10,11 @@ from torch import Tensor
 
 from longreel.balance import METHODS, Method, Stage
 from longreel.errors import LongreelError
+from longreel.experiments.drawn import Drawn
+from longreel.experiments.optimisation import FitSettings
 from longreel.experiments.stages import lay_out
 from longreel.experiments.train import train_run
+from longreel.experiments.training import Course, Training
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -50,6 +53,18 @@ def test_stages_that_find_no_epochs_are_refused_before_a_folder_is_made(made, tm
     with pytest.raises(LongreelError, match="1 epochs are too few"):
         train_run(tmp_path / "run", settings_of(made, balance="crt", epochs=1))
     assert not (tmp_path / "run").exists()
+
+
+def test_what_a_stage_leaves_alone_keeps_no_gradients(tmp_path):
+    course = Course(make_head(), METHODS["crt"], FitSettings(epochs=4, batch_size=8), tmp_path / "none")
+    clips = make_clips(1)
+    training = Training(course, 0, COUNTS, clips)
+    parts = training.begin_epoch()
+    training.step(Drawn(*clips.batch(torch.arange(8))), torch.arange(8), parts, 0.0)
+    assert all(each.grad is not None for each in training.head.parameters())
+    training.progress.epoch = training.legs[1].first
+    training.begin_epoch()
+    assert all(each.grad is None for each in training.head.parameters())
 
 
 def test_a_deferred_loss_comes_in_at_its_epoch(tmp_path):

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ...devices import choose_device
+from ...devices import choose_device, keep_convolutions_exact
 from ...errors import LongreelError, unknown
 from ..preprocessing import Preprocessing
 from ..sampling import Sampling
@@ -98,8 +98,7 @@ def prepare(model: nn.Module, model_type: str, place: torch.device, dtype: torch
     model.to(place, dtype) if model_type in FOLDED else model.to(place)
     if not any(isinstance(module, nn.Conv3d) for module in model.modules()):
         model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-    if place.type == "cuda":  # convolutions would else be rounded to 10 bits, whatever the precision is called
-        torch.backends.cudnn.allow_tf32 = False
+    keep_convolutions_exact(place)
 
 
 @dataclass(frozen=True)
