@@ -97,24 +97,29 @@ class ClipSet:
         Returns:
             Features ``(B, T, D)`` float32 and mask ``(B, T)`` bool, true where a row exists.
         """
-        first, lengths = self.offsets[clips], self.lengths[clips]
+        where, chosen = self._where, send(clips, self._where)
+        first, lengths = (each[chosen][:, None] for each in self._spans)  # (B, 1)
         if frames is None:
-            places = torch.arange(max(int(lengths.max()), self.least)).expand(len(clips), -1)
-            mask = places < lengths[:, None]
-            places = places.minimum(lengths[:, None] - 1)
+            longest = max(int(self.lengths[clips].max()), self.least)
+            places = torch.arange(longest, device=where).expand(len(clips), -1)  # (B, T)
         elif generator is None:
-            places = torch.arange(frames) * (lengths[:, None] - 1) // max(frames - 1, 1)
-            mask = torch.ones_like(places, dtype=torch.bool)
+            places = torch.arange(frames, device=where) * (lengths - 1) // max(frames - 1, 1)
         else:
-            draws = torch.rand((len(clips), frames), generator=generator)
-            places = (draws * lengths[:, None]).long().minimum(lengths[:, None] - 1).sort(dim=1).values
-            mask = torch.ones_like(places, dtype=torch.bool)
-        found = self._take(first[:, None] + places)
+            draws = send(torch.rand((len(clips), frames), generator=generator), where)
+            places = (draws * lengths).long().minimum(lengths - 1).sort(dim=1).values
+        mask = places < lengths
+        found = self.features[first + places.minimum(lengths - 1)]
         return send(found, self.device).float(), send(mask, self.device)
 
-    def _take(self, rows: Tensor) -> Tensor:
-        """Rows by number, where the features are."""
-        return self.features[send(rows, self.features.device) if isinstance(self.features, Tensor) else rows]
+    @property
+    def _where(self) -> torch.device:
+        """Where rows are asked for by number."""
+        return self.features.device if isinstance(self.features, Tensor) else CPU
+
+    @cached_property
+    def _spans(self) -> tuple[Tensor, Tensor]:
+        """The first row of each clip and how many it has, there, ``(clips,)`` each."""
+        return send(self.offsets[:-1], self._where), send(self.lengths, self._where)
 
     def batches(
         self, clips: Sequence[Tensor], frames: int | None = None, generator: torch.Generator | None = None
@@ -172,7 +177,7 @@ class ClipSet:
         rows = None if clips is None else self._rows_of(clips).nonzero()[:, 0]
         count = len(self.features) if rows is None else len(rows)
         drawn = torch.randperm(count, generator=torch.Generator().manual_seed(seed))[:most].sort().values
-        return self._take(drawn if rows is None else rows[drawn]).float().cpu()
+        return self.features[send(drawn if rows is None else rows[drawn], self._where)].float().cpu()
 
     def rows_of_kind(self, kind: str) -> Tensor | None:
         """``(frames,)`` bool: the rows of ``pool(kind)``; ``None`` for all of them, also where there are none of it."""
