@@ -109,4 +109,5 @@ def stack_frames(batch: Batch, partner: Tensor, beta: Tensor) -> tuple[Tensor, T
     place = torch.where(is_own, places, places - own[:, None])
     size = torch.where(is_own, own[:, None], theirs[:, None])
     row = place * (lengths[clip] - 1) // (size - 1).clamp(min=1)  # evenly spread from the first frame to the last
-    return batch.frames[clip, row], torch.ones_like(is_own)
+    rows = batch.frames.flatten(0, 1).index_select(0, (clip * len(places) + row).flatten())
+    return rows.unflatten(0, is_own.shape), torch.ones_like(is_own)

@@ -39,5 +39,5 @@ class Mixup(AnyHead):
             clips = head.aggregate(batch.frames, batch.mask)  # (B, E)
             return head.classify(torch.lerp(clips[partner], clips, share)), targets
         own = torch.where(batch.mask[partner], share * batch.mask, 1.0)  # (B, T)
-        frames = torch.lerp(batch.frames[partner], batch.frames, own[..., None])
+        frames = torch.lerp(batch.frames.index_select(0, partner), batch.frames, own[..., None])
         return head.classify(head.aggregate(frames, batch.mask | batch.mask[partner])), targets

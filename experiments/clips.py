@@ -108,8 +108,15 @@ class ClipSet:
             draws = send(torch.rand((len(clips), frames), generator=generator), where)
             places = (draws * lengths).long().minimum(lengths - 1).sort(dim=1).values
         mask = places < lengths
-        found = self.features[first + places.minimum(lengths - 1)]
+        found = self._take(first + places.minimum(lengths - 1))
         return send(found, self.device).float(), send(mask, self.device)
+
+    def _take(self, rows: Tensor) -> Tensor:
+        """Rows by number, ``(N,)`` or ``(B, T)`` -> ``(..., D)``; in memory row by row."""
+        if isinstance(self.features, Tensor):
+            # an index would go number by number, in four times as long
+            return self.features.index_select(0, rows.flatten()).unflatten(0, rows.shape)
+        return self.features[rows]
 
     @property
     def _where(self) -> torch.device:
@@ -177,7 +184,7 @@ class ClipSet:
         rows = None if clips is None else self._rows_of(clips).nonzero()[:, 0]
         count = len(self.features) if rows is None else len(rows)
         drawn = torch.randperm(count, generator=torch.Generator().manual_seed(seed))[:most].sort().values
-        return self.features[send(drawn if rows is None else rows[drawn], self._where)].float().cpu()
+        return self._take(send(drawn if rows is None else rows[drawn], self._where)).float().cpu()
 
     def rows_of_kind(self, kind: str) -> Tensor | None:
         """``(frames,)`` bool: the rows of ``pool(kind)``; ``None`` for all of them, also where there are none of it."""
