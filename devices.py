@@ -21,20 +21,17 @@ def cores() -> int:
 
 @contextmanager
 def naming_full_memory(device: "torch.device") -> Iterator[None]:
-    """Where a device computes.
-
-    Raises:
-        EnvironmentFault: When its memory is full.
-    """
+    """Turn a device's full memory into an ``EnvironmentFault``."""
     import torch
 
     try:
         yield
-    except torch.OutOfMemoryError:
+    except torch.OutOfMemoryError as error:
+        reason = str(error).strip().partition(". ")[0]
         raise EnvironmentFault(
-            f"{device}: the device's memory is full. Take --features memory, smaller batches, or fewer at a time "
-            f"(sweep --pack)."
-        ) from None
+            f"{device}: the device's memory is full ({reason}). Take smaller batches, fewer trainings at a time "
+            f"(sweep --pack), or leave the features outside it (train --features memory)."
+        ) from error
 
 
 def send(values: "torch.Tensor", device: "torch.device") -> "torch.Tensor":
@@ -107,7 +104,7 @@ def choose_device(name: str) -> "torch.device":
 def keep_convolutions_exact(device: "torch.device") -> None:
     """In this process a GPU's convolutions keep all digits of their precision, and are the same in each run.
 
-    By itself torch rounds what goes into them to 10 bits, and takes what is fastest at the time.
+    By itself torch rounds what goes into them to 10 bits, and may add in another order each time.
     """
     import torch
 

@@ -50,7 +50,7 @@ class ClipSet:
         return self.offsets[1:] - self.offsets[:-1]
 
     @cached_property
-    def targets_there(self) -> Tensor:
+    def targets_on_device(self) -> Tensor:
         """The targets on the device, the same tensor for all who ask."""
         return self.targets.to(self.device)
 
@@ -97,8 +97,9 @@ class ClipSet:
         Returns:
             Features ``(B, T, D)`` float32 and mask ``(B, T)`` bool, true where a row exists.
         """
-        where, chosen = self._where, send(clips, self._where)
-        first, lengths = (each[chosen][:, None] for each in self._spans)  # (B, 1)
+        where = self._rows_device
+        chosen = send(clips, where)
+        first, lengths = (each[chosen][:, None] for each in self._firsts_and_lengths)  # (B, 1)
         if frames is None:
             longest = max(int(self.lengths[clips].max()), self.least)
             places = torch.arange(longest, device=where).expand(len(clips), -1)  # (B, T)
@@ -114,19 +115,19 @@ class ClipSet:
     def _take(self, rows: Tensor) -> Tensor:
         """Rows by number, ``(N,)`` or ``(B, T)`` -> ``(..., D)``; in memory row by row."""
         if isinstance(self.features, Tensor):
-            # an index would go number by number, in four times as long
+            # an index would go number by number: four times as long in float16
             return self.features.index_select(0, rows.flatten()).unflatten(0, rows.shape)
         return self.features[rows]
 
     @property
-    def _where(self) -> torch.device:
+    def _rows_device(self) -> torch.device:
         """Where rows are asked for by number."""
         return self.features.device if isinstance(self.features, Tensor) else CPU
 
     @cached_property
-    def _spans(self) -> tuple[Tensor, Tensor]:
+    def _firsts_and_lengths(self) -> tuple[Tensor, Tensor]:
         """The first row of each clip and how many it has, there, ``(clips,)`` each."""
-        return send(self.offsets[:-1], self._where), send(self.lengths, self._where)
+        return send(self.offsets[:-1], self._rows_device), send(self.lengths, self._rows_device)
 
     def batches(
         self, clips: Sequence[Tensor], frames: int | None = None, generator: torch.Generator | None = None
@@ -184,7 +185,7 @@ class ClipSet:
         rows = None if clips is None else self._rows_of(clips).nonzero()[:, 0]
         count = len(self.features) if rows is None else len(rows)
         drawn = torch.randperm(count, generator=torch.Generator().manual_seed(seed))[:most].sort().values
-        return self._take(send(drawn if rows is None else rows[drawn], self._where)).float().cpu()
+        return self._take(send(drawn if rows is None else rows[drawn], self._rows_device)).float().cpu()
 
     def rows_of_kind(self, kind: str) -> Tensor | None:
         """``(frames,)`` bool: the rows of ``pool(kind)``; ``None`` for all of them, also where there are none of it."""

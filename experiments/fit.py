@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 
 from ..balance import Method, Parts
-from ..devices import naming_full_memory
 from ..errors import LongreelError
 from ..heads import Standardised
 from .checkpoint import Progress
@@ -97,12 +96,8 @@ def fit_together(
     Returns:
         For each training its history and which epoch was chosen; what went wrong, where loss, weights or scores were
         no longer finite; or nothing, where it was stopped.
-
-    Raises:
-        EnvironmentFault: When a GPU's memory is full.
     """
-    compiled = any(course.settings.compiled for course in courses)
-    with torch.random.fork_rng(devices=[]), compiling(compiled), naming_full_memory(train.device):
+    with torch.random.fork_rng(devices=[]), compiling(any(course.settings.compiled for course in courses)):
         trainings = [Training(course, number, counts, train) for number, course in enumerate(courses)]
         going = [training for training in trainings if not training.done]
         while going:
@@ -111,7 +106,7 @@ def fit_together(
             for group in _sharing(due):
                 for training, row in _run_epoch(group, train, val):
                     training.stopped = not on_epoch(training.number, row)
-                    training.save()
+                    training.save(len(going))
             going = [training for training in going if not training.done]
     return [training.end() for training in trainings]
 

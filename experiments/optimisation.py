@@ -43,7 +43,7 @@ class FitSettings:
     select: str = "map"
     validate_every: int = 1  #: epochs from one look at val to the next; behind the last one there always is one.
     seed: int = 0
-    checkpoint_seconds: float = 10.0  #: an interrupted training repeats about this much, or 20 times what saving took.
+    checkpoint_seconds: float = 10.0  #: an interrupted training repeats about this much, or 20 times what saving takes.
 
     def __post_init__(self) -> None:
         wrong = {

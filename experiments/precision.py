@@ -12,7 +12,8 @@ from numpy.typing import ArrayLike, NDArray
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
-_COLUMNS_AT_ONCE = 64  # of a transposed block: 16 float32 fill a line of the cache
+_LINE = 16  # float32 that fill a line of the cache
+_COLUMNS_AT_ONCE = 4 * _LINE  # of a transposed block
 _ENTRIES_AT_ONCE = 1 << 16  # of a bin count over several rows of weights: fits a core's cache
 
 
@@ -61,17 +62,18 @@ def average_precisions(
     """
     values, truth = checked(scores, targets)
     table = None if weights is None else checked_weights(weights, len(values))
+    size = min(_COLUMNS_AT_ONCE, max(_LINE, -(-values.shape[1] // threads)))
 
     def compute(start: int) -> list[Floats]:
         """``(W,)`` for each class of a block, transposed as a whole: columns lie far apart."""
-        block = slice(start, start + _COLUMNS_AT_ONCE)
+        block = slice(start, start + size)
         columns = zip(values[:, block].T.copy(), truth[:, block].T.copy(), strict=True)
         if table is None:
             return [np.array([_plain_precision(*column)]) for column in columns]
         return [_class_precision(*column, table) for column in columns]
 
     with ThreadPoolExecutor(threads) as pool:
-        blocks = pool.map(compute, range(0, values.shape[1], _COLUMNS_AT_ONCE))
+        blocks = pool.map(compute, range(0, values.shape[1], size))
         return np.stack([of_class for block in blocks for of_class in block], axis=1)
 
 

@@ -80,8 +80,9 @@ def _seconds(seconds: float) -> str:
 
 def _time_of_all(document: dict) -> str:
     """Seconds on the clock of all trainings; from an hour on, hours."""
-    hours = document["training_seconds"] / 3600
-    return _seconds(3600 * hours) if hours < 1 else f"{hours:.{1 if hours < 100 else 0}f} hours"
+    seconds = document["training_seconds"]
+    hours = seconds / 3600
+    return _seconds(seconds) if hours < 1 else f"{hours:.{1 if hours < 100 else 0}f} hours"
 
 
 def _filling(row: dict) -> list[str]:

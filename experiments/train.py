@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import save
 
-from ..devices import keep_convolutions_exact
+from ..devices import keep_convolutions_exact, naming_full_memory
 from ..durable import make_folder, owned, write_bytes, write_json
 from ..errors import LongreelError
 from ..provenance import describe_environment
@@ -99,6 +99,7 @@ def train_together(
 
     Raises:
         RunMismatch, InUse, StoreMismatch: As ``train_run``, for any member.
+        EnvironmentFault: When a GPU's memory is full.
     """
     keep_convolutions_exact(device)
     outcomes: list[Trained | LongreelError | None] = [None] * len(members)
@@ -110,27 +111,28 @@ def train_together(
             outcomes[number] = error
     if not chosen:
         return outcomes
-    data = read_data(members[0].settings, given, place, device, {each.scale for each in chosen.values()})
-    ready = {}
-    for number, each in chosen.items():
-        try:
-            ready[number] = prepare(members[number].settings, each, data)
-        except LongreelError as error:
-            outcomes[number] = error
-    with ExitStack() as locks:
-        for number, each in ready.items():
-            folder = members[number].folder
-            make_folder(folder)
-            locks.enter_context(owned(folder / ".lock", str(folder)))
-            claim(folder, each.config)
-        left = {n: each for n, each in ready.items() if not (members[n].folder / "result.json").exists()}
-        if left:
-            on_data(data.train.place)
-        for number, progress in _train(members, left, data, on_epoch).items():
-            ended = isinstance(progress, Progress)
-            outcomes[number] = _end(members[number], left[number], data, progress) if ended else progress
-        for number in ready.keys() - left.keys():
-            outcomes[number] = _read_finished(members[number].folder)
+    with naming_full_memory(device):
+        data = read_data(members[0].settings, given, place, device, {each.scale for each in chosen.values()})
+        ready = {}
+        for number, each in chosen.items():
+            try:
+                ready[number] = prepare(members[number].settings, each, data)
+            except LongreelError as error:
+                outcomes[number] = error
+        with ExitStack() as locks:
+            for number, each in ready.items():
+                folder = members[number].folder
+                make_folder(folder)
+                locks.enter_context(owned(folder / ".lock", str(folder)))
+                claim(folder, each.config)
+            left = {n: each for n, each in ready.items() if not (members[n].folder / "result.json").exists()}
+            if left:
+                on_data(data.train.place)
+            for number, progress in _train(members, left, data, on_epoch).items():
+                ended = isinstance(progress, Progress)
+                outcomes[number] = _end(members[number], left[number], data, progress) if ended else progress
+            for number in ready.keys() - left.keys():
+                outcomes[number] = _read_finished(members[number].folder)
     return outcomes
 
 

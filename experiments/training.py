@@ -24,7 +24,7 @@ from .epochs import forget_epochs, keep_epoch
 from .optimisation import FitSettings, rate_at
 from .stages import Leg, lay_out
 
-SAVING = 20  #: times what writing a checkpoint took pass before the next.
+SAVING = 20  #: times what writing a checkpoint takes pass before the next, of all that train side by side.
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Training:
         self.checkpoint, self.epochs, self.number, self.device = course.checkpoint, course.epochs, number, train.device
         self.counts, self.trusted = counts.to(self.device), course.trusted or Trusted(train.targets)
         as_labelled = self.trusted.targets is train.targets
-        self.targets = train.targets_there if as_labelled else self.trusted.targets.to(self.device)
+        self.targets = train.targets_on_device if as_labelled else self.trusted.targets.to(self.device)
         self.weights = None if self.trusted.weights is None else self.trusted.weights.to(self.device)
         self.legs = lay_out(course.method, self.settings.epochs)
         self.compiled = Compiled(self.head) if self.settings.compiled else None
@@ -168,10 +168,10 @@ class Training:
             progress.best_value, progress.best_epoch = value, progress.epoch + 1
             progress.best = {name: tensor.clone() for name, tensor in self.head.state_dict().items()}
 
-    def save(self) -> None:
-        """Write a checkpoint when the last is old enough; large ones take a twentieth of the time at most."""
+    def save(self, together: int) -> None:
+        """Write a checkpoint when the last is old enough: so many trainings take a twentieth of the time for theirs."""
         began, pause = time.monotonic(), self.settings.checkpoint_seconds
-        if not self.stopped and began - self._saved >= (max(pause, SAVING * self._saving) if pause else 0):
+        if not self.stopped and began - self._saved >= (max(pause, SAVING * self._saving * together) if pause else 0):
             save_checkpoint(self.checkpoint, self.head, self.optimiser, self.progress)
             self._saved = time.monotonic()
             self._saving = self._saved - began

@@ -276,6 +276,15 @@ def test_what_an_epoch_waits_for_does_not_grow_with_its_steps(method, place, far
     assert len(waited[0]) == len(waited[1]) > 0
 
 
+def test_targets_are_there_once_for_all_trainings(far):
+    layout, counts = LAYOUTS["kinect20"], torch.tensor([40.0, 20.0, 10.0, 5.0])
+    clips = make_far_clips(16, layout, 1, far)
+    course = make_far_course("linear", METHODS["ce"], layout.size, layout, far)
+    one, other = (Training(course, number, counts, clips) for number in range(2))
+    assert one.targets is other.targets
+    assert one.targets.device.type == "far"
+
+
 def test_what_waits_is_noticed(far):
     assert step_there("gcn-lite:frames=3", METHODS["ce"], far, bodies=2)  # picks the bodies that exist
     assert step_there("linear", choose_method("framestack", [40, 20, 10, 5], released=True), far)  # asks what it knows

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from longreel.balance import Batch, Known, build_stage
 from longreel.balance.methods import Stage
+from longreel.balance.mixing import mean_over_labels
 from longreel.experiments.arithmetic import products_in
 from longreel.heads import HEADS, build_head
 
@@ -52,3 +53,9 @@ def test_pooled_clips_are_in_float32(head):
     made = build_head(head, 8, 5, torch.zeros(8), torch.ones(8)).eval()
     with products_in("bfloat16", torch.device("cpu")):
         assert made.aggregate(torch.randn(3, 4, 8), torch.ones(3, 4, dtype=torch.bool)).dtype == torch.float32
+
+
+def test_figures_of_classes_keep_all_digits():
+    counts, targets = torch.tensor([1001.0, 37.0, 3.0]), torch.tensor([[1.0, 0, 0], [1, 1, 0], [0, 1, 1]])
+    with products_in("bfloat16", torch.device("cpu")):
+        assert mean_over_labels(counts, targets).tolist() == [1001.0, 519.0, 20.0]

@@ -7,12 +7,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from small_runs import settings_of
 from typer.testing import CliRunner
 
 from longreel.cli import app
 from longreel.devices import keep_convolutions_exact, send
 from longreel.errors import EnvironmentFault
 from longreel.experiments.arithmetic import usual_precision
+from longreel.experiments.train import train_run
 
 
 def test_trainings_on_a_second_device_pass_their_tests():
@@ -66,7 +68,15 @@ def test_a_full_memory_of_a_gpu_is_said_in_one_line(made, tmp_path, monkeypatch)
     words = ["train", made.store, made.manifest, "--out", tmp_path / "run"]
     done = CliRunner().invoke(app, [*map(str, words)])
     assert done.exit_code == 5
-    assert "the device's memory is full. Take --features memory, smaller batches" in " ".join(done.stderr.split())
+    said = " ".join(done.stderr.split())
+    assert "cpu: the device's memory is full (CUDA out of memory). Take smaller batches, fewer trainings" in said
+
+
+def test_trainings_keep_convolutions_exact_on_their_device(made, tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr("longreel.experiments.train.keep_convolutions_exact", asked.append)
+    train_run(tmp_path / "run", settings_of(made))
+    assert asked == [torch.device("cpu")]
 
 
 @pytest.mark.parametrize("made_for_it", [True, False])
