@@ -80,7 +80,10 @@ def train(
         typer.Option("--compiled/--no-compiled", help="Steps through torch.compile: fewer launches on a GPU."),
     ] = None,
     checkpoint_seconds: Annotated[
-        float | None, typer.Option(min=0, help="An interruption repeats at most this much; 10 if not given.")
+        float | None,
+        typer.Option(
+            min=0, help="An interruption repeats about this much, or more where saving takes long; 10 if not given."
+        ),
     ] = None,
     keep_epochs: KeepEpochs = False,
     root: Root = None,
